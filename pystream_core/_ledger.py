@@ -1,0 +1,313 @@
+"""The ledger: every admitted item ends in exactly one counted bin, and the sum is checked.
+
+The law, for the whole pipeline::
+
+    admitted + spawned = completed + filtered + expanded + absorbed
+                       + dropped + expired + failed + in_flight
+
+and for each stage, when nothing is in flight::
+
+    received + spawned = emitted + filtered + expanded + absorbed + dropped + expired + failed
+    received           = emitted by the stage before - lost in the channel between
+
+Who writes what: each Counters object belongs to one worker and only it adds to it; a
+channel's losses are added under the lock of its sending end, or by the closer when the
+workers have gone. Readers take no lock: while the pipeline runs, a snapshot is true within
+the items that are being handed over at that moment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal
+
+Bin = Literal["completed", "filtered", "expanded", "absorbed", "dropped", "expired", "failed"]
+
+_OWN_BINS = ("filtered", "expanded", "absorbed", "expired", "failed")
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+class Counters:
+    """What one worker did at one stage. Written by that worker alone."""
+
+    __slots__ = (
+        "absorbed",
+        "dropped",
+        "emitted",
+        "expanded",
+        "expired",
+        "failed",
+        "filtered",
+        "received",
+        "spawned",
+    )
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.spawned = 0
+        self.emitted = 0
+        self.filtered = 0
+        self.expanded = 0
+        self.absorbed = 0
+        self.expired = 0
+        self.failed = 0
+        self.dropped: dict[str, int] = {}
+
+    def drop(self, reason: str) -> None:
+        """Count one item of this worker as dropped for ``reason``."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStatistics:
+    """What one stage did with its items. All figures are numbers of items.
+
+    Attributes:
+        path: full path of the stage.
+        received: items it took from the channel in front of it.
+        emitted: items it handed on.
+        spawned: items it made itself (generator and batching stages).
+        filtered: it returned SKIP.
+        expanded: a generator stage turned the item into its spawned ones.
+        absorbed: a batching stage took the item in.
+        expired: older than ``max_age`` when the stage would have started on it.
+        failed: it raised.
+        dropped: lost while the stage had them in hand, by reason.
+        lost_before: lost in the channel in front of the stage, by reason.
+    """
+
+    path: str
+    received: int = 0
+    emitted: int = 0
+    spawned: int = 0
+    filtered: int = 0
+    expanded: int = 0
+    absorbed: int = 0
+    expired: int = 0
+    failed: int = 0
+    dropped: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    lost_before: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+
+    @property
+    def in_hand(self) -> int:
+        """Items the stage has taken and not yet ended or handed on."""
+        ended = self.filtered + self.expanded + self.absorbed + self.expired + self.failed
+        dropped = sum(self.dropped.values())
+        return self.received + self.spawned - self.emitted - ended - dropped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """The ledger at one moment. All figures are numbers of items.
+
+    Attributes:
+        admitted: accepted at the front; each of them ends in exactly one bin.
+        spawned: made by stages on the way.
+        completed: reached the output.
+        filtered, expanded, absorbed, expired, failed: see StageStatistics.
+        dropped: lost under a stated policy or by a stop, by reason: ``overflow``,
+            ``abort``, ``abandoned``, ``interrupted``, ``reader left``.
+        in_flight: admitted or spawned and not yet ended.
+        rejected: offers that the front refused in time; no stage saw them.
+        superseded: completed results that a newer one replaced before they were read.
+        stages: the same per stage, in the order of the plan.
+    """
+
+    admitted: int = 0
+    spawned: int = 0
+    completed: int = 0
+    filtered: int = 0
+    expanded: int = 0
+    absorbed: int = 0
+    dropped: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    expired: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    rejected: int = 0
+    superseded: int = 0
+    stages: Sequence[StageStatistics] = ()
+
+    @property
+    def dropped_total(self) -> int:
+        """Number of dropped items, all reasons together."""
+        return sum(self.dropped.values())
+
+    @property
+    def ended(self) -> int:
+        """Number of items that have come to their end, in whichever bin."""
+        return (
+            self.completed
+            + self.filtered
+            + self.expanded
+            + self.absorbed
+            + self.dropped_total
+            + self.expired
+            + self.failed
+        )
+
+    def __str__(self) -> str:
+        bins = [
+            ("completed", self.completed),
+            ("filtered", self.filtered),
+            ("expanded", self.expanded),
+            ("absorbed", self.absorbed),
+            *((f"dropped ({reason})", count) for reason, count in sorted(self.dropped.items())),
+            ("expired", self.expired),
+            ("failed", self.failed),
+            ("in flight", self.in_flight),
+        ]
+        came = f"{self.admitted} admitted"
+        if self.spawned:
+            came += f" + {self.spawned} spawned"
+        ended = " + ".join(f"{count} {name}" for name, count in bins if count) or "0"
+        beside = [
+            f"{count} {name}"
+            for name, count in (("rejected", self.rejected), ("superseded", self.superseded))
+            if count
+        ]
+        return f"{came} = {ended}" + (f" ({', '.join(beside)})" if beside else "")
+
+
+class Ledger:
+    """The counters of one run.
+
+    Args:
+        paths: the full paths of the run's stages, in the order of the plan.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        self.admitted = 0  # written under the executor's front lock
+        self.completed = 0  # written by the output, one call at a time
+        self.superseded = 0  # written under the output's lock
+        self._rejected = 0
+        self._lock = threading.Lock()  # guards _rejected and growing _workers; held briefly
+        self._workers: list[list[Counters]] = [[] for _ in paths]
+        self._lost_before: list[dict[str, int]] = [{} for _ in range(len(paths) + 1)]
+        self._final: Statistics | None = None
+
+    def counters(self, stage: int) -> Counters:
+        """New counters for a worker of the stage with this index."""
+        counters = Counters()
+        with self._lock:
+            self._workers[stage].append(counters)
+        return counters
+
+    def reject(self) -> None:
+        """Count an offer that was refused."""
+        with self._lock:
+            self._rejected += 1
+
+    def lose(self, stage: int, reason: str, count: int = 1) -> None:
+        """Count items lost in the channel in front of a stage.
+
+        Args:
+            stage: index of the stage; the number of stages means the output.
+            reason: why, in the words of ``Statistics.dropped``.
+        """
+        with self._lock:
+            lost = self._lost_before[stage]
+            lost[reason] = lost.get(reason, 0) + count
+
+    def snapshot(self) -> Statistics:
+        """The figures of this moment; ``in_flight`` is derived from the others."""
+        if self._final is not None:
+            return self._final
+        return self._totals(self._stages())
+
+    def finish(self) -> Statistics:
+        """Fix the figures of a closed run; what still arrives is discarded.
+
+        An item in the hands of a worker that never came back is counted as abandoned.
+        """
+        if self._final is None:
+            self._final = self._totals(tuple(_with_abandoned(stage) for stage in self._stages()))
+        return self._final
+
+    def violations(self) -> list[str]:
+        """Which lines of the law do not hold, in words. Empty when nothing is in flight
+        and nothing was lost; call it at a quiet moment only."""
+        statistics = self.snapshot()
+        wrong = []
+        arrived = statistics.admitted
+        for stage in statistics.stages:
+            lost = sum(stage.lost_before.values())
+            if stage.received != arrived - lost:
+                wrong.append(
+                    f"{stage.path}: received {stage.received}, but {arrived} were sent to it "
+                    f"and {lost} lost on the way"
+                )
+            if stage.in_hand:
+                wrong.append(f"{stage.path}: {stage.in_hand} items have no bin")
+            arrived = stage.emitted
+        lost = sum(self._lost_before[-1].values())
+        if statistics.completed != arrived - lost:
+            wrong.append(
+                f"output: completed {statistics.completed}, but {arrived} were sent to it "
+                f"and {lost} lost on the way"
+            )
+        return wrong
+
+    def _stages(self) -> tuple[StageStatistics, ...]:
+        with self._lock:
+            workers = [tuple(counters) for counters in self._workers]
+            lost = [dict(reasons) for reasons in self._lost_before]
+        return tuple(
+            _sum(path, counters, before)
+            for path, counters, before in zip(self.paths, workers, lost, strict=False)
+        )
+
+    def _totals(self, stages: tuple[StageStatistics, ...]) -> Statistics:
+        dropped: Counter[str] = Counter()
+        for stage in stages:
+            dropped.update(stage.dropped)
+            dropped.update(stage.lost_before)
+        with self._lock:
+            dropped.update(self._lost_before[-1])
+        totals = {
+            name: sum(getattr(stage, name) for stage in stages) for name in ("spawned", *_OWN_BINS)
+        }
+        # Ends are read before admissions, so that a snapshot never shows more ends than
+        # admitted items, whatever runs meanwhile.
+        completed = self.completed
+        ended = completed + sum(totals[name] for name in _OWN_BINS) + sum(dropped.values())
+        admitted = self.admitted
+        return Statistics(
+            admitted=admitted,
+            completed=completed,
+            dropped=MappingProxyType(dict(dropped)),
+            in_flight=max(0, admitted + totals["spawned"] - ended),
+            rejected=self._rejected,
+            superseded=self.superseded,
+            stages=stages,
+            **totals,
+        )
+
+
+def _sum(path: str, workers: tuple[Counters, ...], lost_before: dict[str, int]) -> StageStatistics:
+    dropped: Counter[str] = Counter()
+    for counters in workers:
+        dropped.update(dict(counters.dropped))
+    # emitted and the bins before received: a call that ends meanwhile shows as in hand
+    figures = {
+        name: sum(getattr(counters, name) for counters in workers)
+        for name in (*_OWN_BINS, "emitted", "spawned", "received")
+    }
+    return StageStatistics(
+        path=path,
+        dropped=MappingProxyType(dict(dropped)),
+        lost_before=MappingProxyType(lost_before),
+        **figures,
+    )
+
+
+def _with_abandoned(stage: StageStatistics) -> StageStatistics:
+    if not stage.in_hand:
+        return stage
+    dropped = Counter(stage.dropped)
+    dropped["abandoned"] += stage.in_hand
+    return replace(stage, dropped=MappingProxyType(dict(dropped)))

@@ -1,0 +1,340 @@
+"""Observing a run: what observers receive, and the recorder that keeps them off the data path.
+
+A worker appends plain tuples to a bounded deque of its own (append and popleft need no
+lock). One collector thread per run empties the deques within 50 ms of a record and hands
+the batches to the observers, so no observer ever runs in a worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from ._ledger import Statistics
+
+logger = logging.getLogger("PyStream")
+
+Span: TypeAlias = tuple[int, int, int, int, int, int, str]
+"""One ended call: ``(stage, seq, sub, queued_ns, start_ns, end_ns, outcome)``.
+
+``stage`` is an index into ``RunInfo.stages``; the clock is ``time.perf_counter_ns``;
+``queued_ns`` is when the item left the stage before (or was admitted), so ``start_ns -
+queued_ns`` is its queue time. ``outcome`` is ``"emitted"``, ``"filtered"``, ``"expanded"``,
+``"failed"`` or ``"retried"``.
+"""
+
+ItemEnd: TypeAlias = tuple[int, int, int, int, str]
+"""One ended item: ``(seq, sub, admitted_ns, ended_ns, bin)`` with a bin of the ledger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What an observer is told about a run before its first record.
+
+    Attributes:
+        id: unique text for this run.
+        stages: the path of every leaf stage, as a tuple of names from the main pipeline
+            down; records name stages by their index here.
+        workers: number of workers of each stage, in the same order.
+        executor: name of the executor.
+        started_ns: ``time.perf_counter_ns()`` at the start; all record times compare to it.
+        started_at: wall clock at the start, seconds since the epoch; a label only.
+    """
+
+    id: str
+    stages: tuple[tuple[str, ...], ...]
+    workers: tuple[int, ...]
+    executor: str
+    started_ns: int
+    started_at: float
+
+
+class Observer:
+    """Receives records of what happened. Every method does nothing unless overridden.
+
+    All methods of one observer are called one at a time: ``opened`` by the thread that
+    starts the run, ``collect`` by the collector, ``closed`` when the run has ended. An
+    observer that raises is logged once and gets nothing more of that run; the pipeline
+    does not notice. It may be slow: records then wait, bounded, and what does not fit is
+    counted in ``lost``.
+    """
+
+    def opened(self, run: RunInfo) -> None:
+        """A run is about to start. One observer may see several runs, one after another."""
+
+    def collect(self, spans: Sequence[Span], items: Sequence[ItemEnd]) -> None:
+        """Some calls and items have ended, at most about 50 ms ago."""
+
+    def lost(self, records: int) -> None:
+        """That many records did not fit into the recorder since the last time."""
+
+    def closed(self, statistics: Statistics) -> None:
+        """The run has ended and no further record of it will come."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Percentiles:
+    """A distribution of times, in seconds."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageProfile:
+    """What the calls of one stage took.
+
+    Attributes:
+        calls: ended calls, also those that raised.
+        service: time inside the stage, per call.
+        queue: time between the end of the stage before (or admission) and the call.
+        throughput: calls / (last end - first start), in calls per second.
+        busy: share of its workers' time spent inside the stage, 0 to 1, between the first
+            start of any stage and the last end of any.
+    """
+
+    calls: int
+    service: Percentiles
+    queue: Percentiles
+    throughput: float
+    busy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineProfile:
+    """What items took through a whole pipeline.
+
+    Attributes:
+        items: items that came through.
+        latency: for the main pipeline from admission to output, for a nested one from its
+            first stage's start to its last one's end.
+        throughput: items / (last completion - first admission), in items per second.
+    """
+
+    items: int
+    latency: Percentiles
+    throughput: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Where the time of a run goes.
+
+    Attributes:
+        stages: by full path, in the order of the plan; a stage appears with its first
+            ended call.
+        pipelines: the main pipeline and nested ones by full path, each with its first item
+            that came through.
+        bottleneck: full path of the stage whose workers are busiest, None without calls.
+        lost: records that could not be kept; the figures do not count them.
+    """
+
+    stages: Mapping[str, StageProfile] = field(default_factory=dict)
+    pipelines: Mapping[str, PipelineProfile] = field(default_factory=dict)
+    bottleneck: str | None = None
+    lost: int = 0
+
+
+class Profiler(Observer):
+    """An observer that can sum up what it has seen."""
+
+    @abstractmethod
+    def summarize(self) -> Profile:
+        """The profile of the latest run, from all records collected so far.
+
+        Called from any thread, also after ``closed``.
+        """
+
+
+class Trace:
+    """The records of one worker: two bounded deques that it appends to.
+
+    Appended to by one worker, emptied by the collector; both ends of a deque are atomic.
+    """
+
+    __slots__ = ("_limit", "_recorder", "_spans", "_spans_append", "items", "lost")
+
+    def __init__(self, recorder: Recorder, limit: int) -> None:
+        self._recorder = recorder
+        self._limit = limit
+        self._spans: deque[Span] = deque()
+        self._spans_append = self._spans.append
+        self.items: deque[ItemEnd] = deque()
+        self.lost = 0
+
+    def span(self, record: Span) -> None:
+        """Record one ended call. Never blocks."""
+        if len(self._spans) < self._limit:
+            self._spans_append(record)
+        else:
+            self.lost += 1
+        if self._recorder.asleep:
+            self._recorder.wake()
+
+    def item(self, record: ItemEnd) -> None:
+        """Record one ended item. Never blocks."""
+        if len(self.items) < self._limit:
+            self.items.append(record)
+        else:
+            self.lost += 1
+        if self._recorder.asleep:
+            self._recorder.wake()
+
+    def take(self) -> tuple[list[Span], list[ItemEnd]]:
+        """Remove and return what has been recorded so far. For the collector."""
+        spans, items = self._spans, self.items
+        # Only what is there now: a worker that appends all the time must not hold us here.
+        return (
+            [spans.popleft() for _ in range(len(spans))],
+            [items.popleft() for _ in range(len(items))],
+        )
+
+
+class Recorder:
+    """Collects the records of one run and hands them to its observers.
+
+    The collector thread sleeps while nothing is recorded. It announces that with
+    ``asleep`` and looks once more before it waits; a worker looks at ``asleep`` after it
+    appended. So either the collector sees the record or the worker sees the flag.
+
+    Args:
+        observers: who receives the records.
+        limit: most records that one worker can have waiting, of each sort.
+        delay: seconds for which the collector lets records gather.
+    """
+
+    def __init__(
+        self, observers: Sequence[Observer], *, limit: int = 65_536, delay: float = 0.04
+    ) -> None:
+        self.asleep = False
+        self._observers = list(observers)
+        self._limit = limit
+        self._delay = delay
+        self._traces: list[Trace] = []
+        self._traces_lock = threading.Lock()  # guards _traces; held for an append or a copy
+        self._pass_lock = threading.Lock()  # one pass at a time; held while observers run
+        self._wakeups: SimpleQueue[bool] = SimpleQueue()  # True: look; False: stop
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lost_seen = 0
+
+    def trace(self) -> Trace:
+        """A new trace for one worker."""
+        trace = Trace(self, self._limit)
+        with self._traces_lock:
+            self._traces.append(trace)
+        return trace
+
+    def open(self, run: RunInfo) -> None:
+        """Tell the observers about the run and start collecting."""
+        with self._pass_lock:
+            self._tell("opened", run)
+        self._thread = threading.Thread(
+            target=self._collect_until_stopped, name="pystream-collector", daemon=True
+        )
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Called by a worker that saw ``asleep``. Never blocks."""
+        self.asleep = False
+        self._wakeups.put(True)
+
+    def pass_now(self, timeout: float = 5.0) -> bool:
+        """Hand on everything recorded so far, in the caller's thread.
+
+        Waits at most ``timeout`` seconds for a pass that is under way; False when that one
+        did not end.
+        """
+        if not self._pass_lock.acquire(timeout=timeout):
+            return False
+        try:
+            self._pass()
+        finally:
+            self._pass_lock.release()
+        return True
+
+    def request_stop(self) -> None:
+        """Let the collector end after one more pass. Never blocks, takes no lock."""
+        self._wakeups.put(False)
+
+    def close(self, statistics: Statistics, timeout: float = 2.0) -> None:
+        """Hand on what is left, tell the observers the end, and stop the collector.
+
+        Waits at most ``timeout`` seconds for an observer that does not return; then the
+        collector is left behind and named in a warning.
+        """
+        self._stop.set()
+        self._wakeups.put(False)
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+            if thread.is_alive():
+                logger.warning(
+                    "an observer (%s) did not return within %.1f s and is left behind; its last "
+                    "records are lost",
+                    ", ".join(type(observer).__name__ for observer in self._observers),
+                    timeout,
+                )
+                return
+        with self._pass_lock:
+            self._pass()
+            self._tell("closed", statistics)
+            self._observers.clear()
+
+    def _collect_until_stopped(self) -> None:
+        while not self._stop.is_set():
+            with self._pass_lock:
+                found = self._pass()
+            if not found:
+                self.asleep = True
+                if self._anything_waiting():
+                    self.asleep = False
+                elif not self._wakeups.get():
+                    break
+            if self._stop.wait(self._delay):
+                break
+        with self._pass_lock:
+            self._pass()
+
+    def _anything_waiting(self) -> bool:
+        with self._traces_lock:
+            traces = tuple(self._traces)
+        return any(trace._spans or trace.items for trace in traces)
+
+    def _pass(self) -> bool:
+        with self._traces_lock:
+            traces = tuple(self._traces)
+        spans: list[Span] = []
+        items: list[ItemEnd] = []
+        lost = 0
+        for trace in traces:
+            some_spans, some_items = trace.take()
+            spans += some_spans
+            items += some_items
+            lost += trace.lost
+        if spans or items:
+            self._tell("collect", spans, items)
+        if lost > self._lost_seen:
+            self._tell("lost", lost - self._lost_seen)
+            self._lost_seen = lost
+        return bool(spans or items)
+
+    def _tell(self, event: str, *details: object) -> None:
+        for observer in tuple(self._observers):
+            try:
+                getattr(observer, event)(*details)
+            except BaseException:  # an observer must not disturb the pipeline, whatever it does
+                self._observers.remove(observer)
+                logger.exception(
+                    "observer %s raised in %s() and gets nothing more of this run",
+                    type(observer).__name__,
+                    event,
+                )

@@ -1,0 +1,34 @@
+"""Where a stage's call happens: the contract of placements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from ._plan import StageSpec
+
+
+class Placement(ABC):
+    """Moves the calls of single stages elsewhere, for example into worker processes.
+
+    A placement has no part in order, backpressure, failures or shutdown: the executor's
+    worker calls the wrapped stage as it would call any other and waits for its answer.
+
+    What it must keep:
+
+    - ``wrap`` is called once for each placed stage when the plan is built and does not
+      start anything; what cannot be placed is refused there with ``PlanError``.
+    - the wrapped stage is made once per worker, in that worker, by ``spec.make()``. If it
+      is a ``Stage``, its ``setup`` and ``cleanup`` start and stop whatever stands behind it
+      and run in the worker too.
+    - a call blocks until the answer is there, holds no interpreter lock while it waits, and
+      raises what the stage raised, or ``WorkerLost``.
+    - ``path``, ``options`` and ``kind`` of the specification stay as they are.
+    """
+
+    @abstractmethod
+    def wrap(self, spec: StageSpec) -> StageSpec:
+        """The specification of a stage that an executor's worker calls in place of this one.
+
+        Raises:
+            PlanError: the stage cannot be placed, with what to do about it.
+        """

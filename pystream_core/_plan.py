@@ -1,0 +1,418 @@
+"""Describing a pipeline: names and options are refused here, before anything runs.
+
+A :class:`Description` is what the user builds with ``add``; a :class:`Plan` its frozen,
+checked form that an executor moves items through. Nested pipelines are opened up: a plan
+lists leaf stages only, and its ``segments`` say which of them one worker runs back to back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias
+
+from ._errors import DuplicateStageName, InvalidStageName, PlanError, StageError
+from ._stage import CallKind, Stage, StageFactory, call_kind
+
+MAIN_PIPELINE_NAME: Final = "MainPipeline"
+"""The name of main pipeline in profiling result."""
+
+SEPARATOR: Final = "__"
+"""What joins the names of nested pipelines and stages into one path."""
+
+Mode = Literal["serial", "parallel"]
+Overflow = Literal["block", "drop_oldest", "drop_newest"]
+
+_OVERFLOWS: Final = ("block", "drop_oldest", "drop_newest")
+_THEN: Final = ("stop", "skip")
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Failure policy: call the stage again before giving up on the item.
+
+    Args:
+        times: how many further calls, at least 1.
+        backoff: seconds to wait before the first further call; doubled before each later
+            one. The wait ends at once when the pipeline is aborted.
+        then: what happens when all calls failed, ``"stop"`` or ``"skip"``.
+
+    Raises:
+        PlanError: an argument is out of its range.
+    """
+
+    times: int
+    backoff: float = 0.0
+    then: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        if not _is_int(self.times) or self.times < 1:
+            raise PlanError(f"Retry: times must be a whole number from 1, not {self.times!r}")
+        if not _is_number(self.backoff) or not 0 <= self.backoff < math.inf:
+            raise PlanError(f"Retry: backoff must be seconds from 0, not {self.backoff!r}")
+        if self.then not in _THEN:
+            raise PlanError(f'Retry: then must be "stop" or "skip", not {self.then!r}')
+
+
+ErrorPolicy: TypeAlias = Literal["stop", "skip"] | Retry | Callable[[StageError], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """The options of one ``add``, checked. ``Pipeline.add`` says what each means."""
+
+    workers: int = 1
+    ordered: bool = True
+    capacity: int | Literal["auto"] = "auto"
+    overflow: Overflow = "block"
+    on_error: ErrorPolicy = "stop"
+    max_age: float | None = None
+    placement: str | None = None
+    after: tuple[str, ...] | None = None  # its place is kept; refused until it is built
+
+    def __post_init__(self) -> None:
+        if not _is_int(self.workers) or self.workers < 1:
+            raise PlanError(f"workers must be a whole number from 1, not {self.workers!r}")
+        if not isinstance(self.ordered, bool):
+            raise PlanError(f"ordered must be True or False, not {self.ordered!r}")
+        if self.capacity != "auto" and (not _is_int(self.capacity) or self.capacity < 1):
+            raise PlanError(
+                f'capacity must be a whole number from 1 or "auto", not {self.capacity!r}'
+            )
+        if self.overflow not in _OVERFLOWS:
+            raise PlanError(f"overflow must be one of {_quoted(_OVERFLOWS)}, not {self.overflow!r}")
+        if not (
+            isinstance(self.on_error, Retry) or callable(self.on_error) or self.on_error in _THEN
+        ):
+            raise PlanError(
+                'on_error must be "stop", "skip", a Retry or a callable that takes the failure, '
+                f"not {self.on_error!r}"
+            )
+        if isinstance(self.on_error, type):
+            raise PlanError(
+                f"on_error must be a policy, not the class {self.on_error.__name__}: make an "
+                f"instance of it, for example Retry(times=3)"
+            )
+        if self.max_age is not None and (
+            not _is_number(self.max_age) or not 0 < self.max_age < math.inf
+        ):
+            raise PlanError(f"max_age must be seconds above 0, or None, not {self.max_age!r}")
+        if self.placement is not None and (
+            not isinstance(self.placement, str) or not self.placement
+        ):
+            raise PlanError(f"placement must be the name of one, or None, not {self.placement!r}")
+        if self.after is not None:
+            raise PlanError(
+                "after= is not available in this version: stages run in the order in which "
+                "they were added. Remove it, or nest a pipeline with as_stage()"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """One leaf stage of a plan.
+
+    Attributes:
+        path: names from the main pipeline down to this stage.
+        make: gives the stage of one worker; called in that worker.
+        kind: how its calls behave.
+        shared: ``make`` gives the same object every time.
+        options: the checked options of its ``add``.
+        batching: it has a ``flush()``; its place is kept, refused until it is built.
+    """
+
+    path: tuple[str, ...]
+    make: Callable[[], Callable[[Any], Any]]
+    kind: CallKind = "function"
+    shared: bool = False
+    options: StageOptions = field(default_factory=StageOptions)
+    batching: bool = False
+
+    @property
+    def name(self) -> str:
+        """The full path as text, for example ``MainPipeline__Child__A``."""
+        return SEPARATOR.join(self.path)
+
+    @property
+    def max_age_ns(self) -> int | None:
+        """The freshness limit in nanoseconds, None without one."""
+        return None if self.options.max_age is None else int(self.options.max_age * 1e9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A frozen, checked pipeline.
+
+    Attributes:
+        stages: the leaf stages in the order in which items pass them.
+        segments: ranges of stage indexes that one worker runs back to back. A serial
+            pipeline nested in a parallel one is one segment; any other stage its own.
+        mode: what the pipeline was turned into.
+    """
+
+    stages: tuple[StageSpec, ...]
+    segments: tuple[range, ...]
+    mode: Mode
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The full path of every stage."""
+        return tuple(spec.name for spec in self.stages)
+
+    def workers(self, segment: range) -> int:
+        """How many workers run this segment side by side."""
+        if self.mode == "serial" or len(segment) > 1:
+            return 1
+        return self.stages[segment[0]].options.workers
+
+
+class Entry:
+    """One ``add``: a name, options, and a stage or a nested description.
+
+    ``keeper`` is whatever the pipeline wants to keep beside the entry (its stage
+    instances); a plan carries it along and never looks at it.
+    """
+
+    __slots__ = ("child", "keeper", "name", "options", "spec")
+
+    def __init__(
+        self,
+        name: str,
+        options: StageOptions,
+        *,
+        spec: StageSpec | None = None,
+        child: Description | None = None,
+        keeper: Any = None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.spec = spec
+        self.child = child
+        self.keeper = keeper
+
+
+class Description:
+    """The stages of one pipeline as the user adds them. Not thread-safe by itself."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.mode: Mode | None = None
+
+    def free_name(self, given: str | None, own: str) -> str:
+        """The name of the next stage: the given one, its own, or the next free ``Stage_i``.
+
+        Raises:
+            InvalidStageName: not text, or text that a path cannot hold.
+            DuplicateStageName: another stage of this pipeline has it.
+        """
+        taken = {entry.name for entry in self.entries}
+        if given is None and not own:
+            number = len(self.entries) + 1
+            while f"Stage_{number}" in taken:
+                number += 1
+            return f"Stage_{number}"
+        name = own if given is None else given
+        check_name(name)
+        if name in taken:
+            raise DuplicateStageName(
+                f"a stage named {name!r} is there already: give this one another name, "
+                f"add(..., name=...)"
+            )
+        return name
+
+    def leaves(
+        self, above: tuple[str, ...] = (MAIN_PIPELINE_NAME,), outer: StageOptions | None = None
+    ) -> Iterator[tuple[StageSpec, Entry, tuple[Description, ...]]]:
+        """Every leaf stage with its entry and the nested descriptions it stands in."""
+        for position, entry in enumerate(self.entries):
+            options = entry.options
+            path = (*above, entry.name)
+            if outer is not None:
+                options = _inherit(options, outer, first=position == 0)
+            if entry.child is not None:
+                for spec, leaf, inside in entry.child.leaves(path, options):
+                    yield spec, leaf, (entry.child, *inside)
+            elif entry.spec is not None:
+                yield replace(entry.spec, path=path, options=options), entry, ()
+
+    def plan(self) -> tuple[Plan, tuple[Any, ...]]:
+        """The frozen plan and, in the same order, what was kept beside each leaf stage.
+
+        Raises:
+            DuplicateStageName: two full paths are the same text.
+        """
+        mode = self.mode or "serial"
+        stages: list[StageSpec] = []
+        keepers: list[Any] = []
+        segments: list[range] = []
+        block: Description | None = None
+        for spec, entry, inside in self.leaves():
+            index = len(stages)
+            stages.append(spec)
+            keepers.append(entry.keeper)
+            serial = next((one for one in inside if one.mode == "serial"), None)
+            if mode == "serial":
+                serial = self
+            if serial is not None and serial is block:
+                segments[-1] = range(segments[-1].start, index + 1)
+            else:
+                segments.append(range(index, index + 1))
+            block = serial
+        _check_paths(stages)
+        return Plan(stages=tuple(stages), segments=tuple(segments), mode=mode), tuple(keepers)
+
+
+def describe(stage: Any, given: str | None, own: str) -> StageSpec:
+    """The specification of what was given to ``add``, still without a path.
+
+    Raises:
+        PlanError: it is no stage, or of a kind that this version does not run.
+    """
+    label = repr(given or own or getattr(stage, "__name__", type(stage).__name__))
+    if not callable(stage):
+        raise PlanError(
+            f"stage {label} cannot be called: add() takes a function, a Stage, a subclass of "
+            f"Stage, or factory(make, ...), not {type(stage).__name__}"
+        )
+    is_stage_class = isinstance(stage, type) and issubclass(stage, Stage)
+    if is_stage_class:
+        missing = sorted(stage.__abstractmethods__)
+        if missing:
+            raise PlanError(f"stage {label} lacks {', '.join(f'{name}()' for name in missing)}")
+        stage = StageFactory(stage, {})
+    kind = call_kind(stage)
+    if kind == "coroutine":
+        raise PlanError(
+            f"stage {label} is a coroutine function, which this version does not run: "
+            f"wrap it, for example lambda item: asyncio.run(stage(item))"
+        )
+    if kind == "async generator":
+        raise PlanError(f"stage {label} is an async generator function; use a plain generator")
+    if flushes(stage):
+        raise PlanError(
+            f"stage {label} defines flush(): batching stages are not available in this "
+            f"version. Rename the method, or collect items outside of the pipeline"
+        )
+    if isinstance(stage, StageFactory):
+        return StageSpec(path=(), make=stage, kind=kind)
+    return StageSpec(path=(), make=lambda: stage, kind=kind, shared=True)
+
+
+def flushes(stage: Any) -> bool:
+    """Whether a Stage, a class of stages or a factory of one defines ``flush``."""
+    if isinstance(stage, StageFactory):
+        stage = stage.make
+    owner = stage if isinstance(stage, type) else type(stage)
+    return issubclass(owner, Stage) and callable(getattr(owner, "flush", None))
+
+
+def check_options(stage: Any, spec: StageSpec, label: str) -> None:
+    """Refuse options that do not go with what the stage is.
+
+    Raises:
+        PlanError: with what to do instead.
+    """
+    options = spec.options
+    if options.workers > 1 and isinstance(stage, Stage):
+        raise PlanError(
+            f"stage {label!r}: one Stage object cannot serve workers={options.workers}, it would "
+            f"be shared between threads. Give its class, or factory({type(stage).__name__}, ...)"
+        )
+    if spec.kind == "generator" and isinstance(options.on_error, Retry):
+        raise PlanError(
+            f"stage {label!r} is a generator: what it has given out cannot be taken back, so it "
+            f'cannot be retried. Use on_error="skip", "stop" or a callable'
+        )
+
+
+def check_child_options(options: StageOptions, label: str) -> None:
+    """Refuse options that a nested pipeline cannot have as a whole.
+
+    Raises:
+        PlanError: with what to do instead.
+    """
+    if options.workers > 1:
+        raise PlanError(
+            f"stage {label!r} is a pipeline, which cannot serve workers={options.workers}: "
+            f"give workers to the stages inside it"
+        )
+    if isinstance(options.on_error, Retry) or callable(options.on_error):
+        raise PlanError(
+            f'stage {label!r} is a pipeline: its on_error can be "stop" or "skip"; give a Retry '
+            f"or a callable to the stages inside it"
+        )
+    if options.placement is not None:
+        raise PlanError(f"stage {label!r} is a pipeline: give placement to the stages inside it")
+
+
+def check_name(name: object) -> None:
+    """Refuse a stage name that cannot be part of a path.
+
+    Raises:
+        InvalidStageName: with the rule that it breaks.
+    """
+    if not isinstance(name, str):
+        raise InvalidStageName(f"a stage name must be text, not {name!r}")
+    if not name:
+        raise InvalidStageName("a stage name must not be empty; leave it out for Stage_1, Stage_2…")
+    if SEPARATOR in name:
+        raise InvalidStageName(
+            f"stage name {name!r} holds {SEPARATOR!r}, which joins the names of nested pipelines: "
+            f"use a single underscore"
+        )
+    if "\0" in name:
+        raise InvalidStageName(f"stage name {name!r} holds a NUL character: leave it out")
+    if name == MAIN_PIPELINE_NAME:
+        raise InvalidStageName(f"{name!r} names the pipeline itself: choose another stage name")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidStageName(
+            f"stage name {name!r} holds a lone surrogate, which no file can store: leave it out"
+        ) from None
+
+
+def _inherit(options: StageOptions, outer: StageOptions, *, first: bool) -> StageOptions:
+    """A nested stage keeps its options; the pipeline around it adds what it left open.
+
+    A failure that the stage lets out ("stop") is its pipeline's. The channel in front of a
+    nested pipeline is the one in front of its first stage.
+    """
+    if options.on_error == "stop" and outer.on_error != "stop":
+        options = replace(options, on_error=outer.on_error)
+    elif isinstance(options.on_error, Retry) and options.on_error.then == "stop":
+        if outer.on_error == "skip":
+            options = replace(options, on_error=replace(options.on_error, then="skip"))
+    if not first:
+        return options
+    if outer.capacity != "auto":
+        options = replace(options, capacity=outer.capacity)
+    if outer.overflow != "block":
+        options = replace(options, overflow=outer.overflow)
+    if outer.max_age is not None:
+        options = replace(options, max_age=min(outer.max_age, options.max_age or math.inf))
+    return options
+
+
+def _check_paths(stages: Sequence[StageSpec]) -> None:
+    seen: set[str] = set()
+    for spec in stages:
+        if spec.name in seen:
+            raise DuplicateStageName(
+                f"two stages have the full path {spec.name!r} (underscores at the ends of names "
+                f"run together): rename one of them"
+            )
+        seen.add(spec.name)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _quoted(values: Sequence[str]) -> str:
+    return ", ".join(f'"{value}"' for value in values)

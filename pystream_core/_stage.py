@@ -1,0 +1,174 @@
+"""What a user hands to ``add``: the Stage base class, SKIP and factories."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Final, Generic, Literal, TypeVar, final
+
+T = TypeVar("T")
+
+CallKind = Literal["function", "generator", "coroutine", "async generator"]
+
+
+class Stage(ABC, Generic[T]):
+    """Base class for the pipeline stage.
+
+    Stages that have a cleanup routine should be defined as a subclass of this
+    class. A stage is called by one worker at a time. With threads, ``setup``,
+    ``__call__`` and ``cleanup`` all run in the thread of that worker; in serial
+    mode they run in the thread that uses the pipeline.
+
+    Attributes:
+        name: the stage name, if not defined by the child instance, the name will be
+            assigned automatically after the pipeline is constructed. Defaults to ``""``.
+    """
+
+    name: str = ""
+    _given_name: str = ""  # what a pipeline called it; does not count as its own name
+
+    def setup(self) -> None:
+        """Prepare the stage, before its first item. Does nothing unless overridden.
+
+        It may take as long as it needs: starting is not counted against any timeout.
+        What it raises comes out of the call that started the pipeline, as StageError.
+        """
+
+    @abstractmethod
+    def __call__(self, data: T) -> T:
+        """Main process of the stage.
+
+        Args:
+            data: input data.
+
+        Returns:
+            output data, should be in the same type as input data; ``SKIP`` filters the
+            item out.
+        """
+
+    @abstractmethod
+    def cleanup(self) -> None:
+        """Cleanup method for the stage.
+
+        Invoked exactly once during pipeline cleanup, after the last call of the stage.
+        """
+
+
+@final
+class _Skip:
+    """The type of SKIP; there is one instance, also after copying and unpickling."""
+
+    _only: _Skip | None = None
+
+    def __new__(cls) -> _Skip:
+        if cls._only is None:
+            cls._only = super().__new__(cls)
+        return cls._only
+
+    def __repr__(self) -> str:
+        return "SKIP"
+
+    def __reduce__(self) -> str:
+        return "SKIP"
+
+
+SKIP: Final = _Skip()
+"""What a stage returns to filter its item out: the item ends there, counted."""
+
+
+@final
+class StageFactory:
+    """A recipe for a stage, made anew for every worker. Made by :func:`factory`."""
+
+    __slots__ = ("make", "options")
+
+    def __init__(self, make: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.make = make
+        self.options = options
+
+    def __call__(self) -> Any:
+        """Make one stage. Raises whatever the maker raises."""
+        return self.make(**self.options)
+
+    def __repr__(self) -> str:
+        options = "".join(f", {key}={value!r}" for key, value in self.options.items())
+        return f"factory({getattr(self.make, '__qualname__', self.make)}{options})"
+
+
+def factory(make: Callable[..., Any], **options: Any) -> StageFactory:
+    """A stage that every worker makes for itself by calling ``make(**options)``.
+
+    The way to give each of several workers its own model, connection or cache, and the
+    only way to hand a factory function to ``add``.
+
+    Args:
+        make: called once per worker, in that worker; returns a callable or a Stage.
+        options: keyword arguments of every call.
+
+    Raises:
+        TypeError: ``make`` is not callable, or does not take these options.
+    """
+    if not callable(make):
+        raise TypeError(f"factory() needs something callable that makes a stage, not {make!r}")
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
+        name = getattr(make, "__qualname__", repr(make))
+        raise TypeError(f"factory({name}): {error}; its signature is {_signature(make)}") from None
+    except ValueError:  # built-ins without a signature: their first call will tell
+        pass
+    return StageFactory(make, dict(options))
+
+
+def _signature(make: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(make))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def call_kind(target: Any) -> CallKind:
+    """How calls of ``target`` behave, from its definition and never from a result.
+
+    Looks through partials, methods, ``__wrapped__`` and ``__call__``; for a class and a
+    factory of a class, at the ``__call__`` of its instances.
+    """
+    if isinstance(target, StageFactory):
+        return call_kind(target.make.__call__) if isinstance(target.make, type) else "function"
+    for _ in range(16):
+        if isinstance(target, (functools.partial, functools.partialmethod)):
+            target = target.func
+        elif inspect.ismethod(target):
+            target = target.__func__
+        else:
+            break
+    if not inspect.isroutine(target) and not isinstance(target, type):
+        called = getattr(type(target), "__call__", None)  # noqa: B004  (its definition)
+        if inspect.isfunction(called):
+            target = called
+    target = _unwrapped(target)
+    if inspect.isasyncgenfunction(target):
+        return "async generator"
+    if inspect.iscoroutinefunction(target):
+        return "coroutine"
+    if inspect.isgeneratorfunction(target):
+        return "generator"
+    return "function"
+
+
+def _unwrapped(target: Any) -> Any:
+    """Follow ``__wrapped__`` while the wrapper is an ordinary function.
+
+    A wrapper that is itself a generator or coroutine function tells the kind. One that
+    wraps a generator function and returns what it returned behaves as the wrapped one.
+    """
+    for _ in range(16):
+        if inspect.isgeneratorfunction(target) or inspect.iscoroutinefunction(target):
+            return target
+        inner = getattr(target, "__wrapped__", None)
+        if inner is None or isinstance(target, type):
+            return target
+        target = inner
+    return target
