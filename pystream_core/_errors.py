@@ -114,11 +114,19 @@ class CleanupError(PyStreamError):
     Attributes:
         errors: what was raised, in the order of the stages; the first one is also
             ``__cause__``.
+        left_behind: paths of stages whose call or cleanup did not return.
     """
 
-    def __init__(self, message: str, errors: Sequence[BaseException] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        errors: Sequence[BaseException] = (),
+        *,
+        left_behind: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
         self.errors = tuple(errors)
+        self.left_behind = tuple(left_behind)
 
 
 class WorkerLost(PyStreamError):

@@ -183,6 +183,7 @@ class Ledger:
         self.paths = tuple(paths)
         self.admitted = 0  # written under the executor's front lock
         self.completed = 0  # written by the output, one call at a time
+        self.streamed = 0  # completed as well; written by the reader of a stream
         self.superseded = 0  # written under the output's lock
         self._rejected = 0
         self._lock = threading.Lock()  # guards _rejected and growing _workers; held briefly
@@ -273,7 +274,7 @@ class Ledger:
         }
         # Ends are read before admissions, so that a snapshot never shows more ends than
         # admitted items, whatever runs meanwhile.
-        completed = self.completed
+        completed = self.completed + self.streamed
         ended = completed + sum(totals[name] for name in _OWN_BINS) + sum(dropped.values())
         admitted = self.admitted
         return Statistics(

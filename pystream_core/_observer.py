@@ -11,7 +11,7 @@ import logging
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TypeAlias
@@ -207,14 +207,21 @@ class Recorder:
 
     Args:
         observers: who receives the records.
+        statistics: the ledger's figures, for a run that nobody closes.
         limit: most records that one worker can have waiting, of each sort.
         delay: seconds for which the collector lets records gather.
     """
 
     def __init__(
-        self, observers: Sequence[Observer], *, limit: int = 65_536, delay: float = 0.04
+        self,
+        observers: Sequence[Observer],
+        statistics: Callable[[], Statistics],
+        *,
+        limit: int = 65_536,
+        delay: float = 0.04,
     ) -> None:
         self.asleep = False
+        self._statistics = statistics
         self._observers = list(observers)
         self._limit = limit
         self._delay = delay
@@ -225,6 +232,7 @@ class Recorder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost_seen = 0
+        self._forsaken = False
 
     def trace(self) -> Trace:
         """A new trace for one worker."""
@@ -261,8 +269,10 @@ class Recorder:
             self._pass_lock.release()
         return True
 
-    def request_stop(self) -> None:
-        """Let the collector end after one more pass. Never blocks, takes no lock."""
+    def forsake(self) -> None:
+        """Nobody will call ``close``: the collector tells the observers the end by itself.
+        Never blocks, takes no lock."""
+        self._forsaken = True
         self._wakeups.put(False)
 
     def close(self, statistics: Statistics, timeout: float = 2.0) -> None:
@@ -290,7 +300,7 @@ class Recorder:
             self._observers.clear()
 
     def _collect_until_stopped(self) -> None:
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or self._forsaken):
             with self._pass_lock:
                 found = self._pass()
             if not found:
@@ -303,6 +313,9 @@ class Recorder:
                 break
         with self._pass_lock:
             self._pass()
+            if self._forsaken:
+                self._tell("closed", self._statistics())
+                self._observers.clear()
 
     def _anything_waiting(self) -> bool:
         with self._traces_lock:

@@ -381,9 +381,12 @@ def _inherit(options: StageOptions, outer: StageOptions, *, first: bool) -> Stag
     """
     if options.on_error == "stop" and outer.on_error != "stop":
         options = replace(options, on_error=outer.on_error)
-    elif isinstance(options.on_error, Retry) and options.on_error.then == "stop":
-        if outer.on_error == "skip":
-            options = replace(options, on_error=replace(options.on_error, then="skip"))
+    elif (
+        outer.on_error == "skip"
+        and isinstance(options.on_error, Retry)
+        and options.on_error.then == "stop"
+    ):
+        options = replace(options, on_error=replace(options.on_error, then="skip"))
     if not first:
         return options
     if outer.capacity != "auto":

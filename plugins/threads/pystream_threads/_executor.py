@@ -1,0 +1,291 @@
+"""The threads executor.
+
+Assumed of the interpreter: ``queue.SimpleQueue`` is atomic and its ``put`` never blocks;
+storing and reading an attribute is atomic. Nothing else; the global lock is not relied on.
+
+What is waited for, and what ends the wait:
+
+====================  ==========================================  =========================
+who                   waits for                                   ended by
+====================  ==========================================  =========================
+a worker              an item of its channel                      STOP behind the last item
+a worker              a credit of the next channel                its close
+a worker (ordered     its turn                                    every ticket before it
+generator)                                                        comes back, or ``abort``
+a worker at the end   the output (a stream's reader)              the stream's close
+``admit``             a credit of the first channel               ``shut``, ``abort``
+``drain``             its mark                                    arrival, or ``abort``
+``start``             every worker's setup                        ``abort``
+``close``             every worker's exit                         its timeout
+====================  ==========================================  =========================
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final
+
+from pystream_core import (
+    ChannelClosed,
+    CleanupError,
+    Envelope,
+    Executor,
+    PyStreamError,
+    Run,
+    StageError,
+)
+
+from ._lane import Lane, Worker
+from ._mark import Mark
+
+logger = logging.getLogger("PyStream")
+
+_SETUP_FAILED_PATIENCE: Final = 10.0  # seconds for the other stages to come back and clean up
+_JOIN_PATIENCE: Final = 1.0  # seconds for a thread that has reported its exit to be gone
+
+
+class ThreadsExecutor(Executor):
+    """One thread per worker, a credit channel in front of every stage.
+
+    ``_front`` makes numbering an item and sending it one step; it is held for a few
+    instructions (and, in a pipeline without stages, while the output takes the item).
+
+    Args:
+        name_prefix: how the names of its threads begin.
+    """
+
+    name = "threads"
+
+    _run: Run
+
+    def __init__(self, *, name_prefix: str = "pystream") -> None:
+        self._name_prefix = name_prefix
+        self._lanes: list[Lane] = []
+        self._workers: list[Worker] = []
+        self._threads: dict[Worker, threading.Thread] = {}
+        self._idents: set[int] = set()  # added to by each worker itself
+        self._front = threading.Lock()
+        self._marks: set[Mark] = set()  # changed by drain, looked through by abort
+        self._prepared: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._exits: SimpleQueue[tuple[Worker, list[BaseException]]] = SimpleQueue()
+        self._started = False
+        self._shut = False
+        self._aborted = False
+        self._keep = False
+
+    # -- starting ----------------------------------------------------------------------
+
+    def start(self, run: Run) -> None:
+        self._run = run
+        self._lanes = [Lane(run, segment) for segment in run.plan.segments]
+        for lane, following in zip(self._lanes, [*self._lanes[1:], None], strict=True):
+            if following is None:
+                lane.join_to(run.output, Mark.arrive)
+            else:
+                lane.join_to(following.put, following.channel.post)
+        self._started = True
+        if self._aborted:
+            raise run.refusal()
+        try:
+            for lane in self._lanes:
+                for number in range(lane.size):
+                    self._start_worker(lane, number)
+            self._wait_until_prepared()
+        except BaseException:
+            self.abort("start failed")
+            self._collect_exits(_SETUP_FAILED_PATIENCE)
+            raise
+
+    def _start_worker(self, lane: Lane, number: int) -> None:
+        run = lane.run
+        instances = [run.instances[index].of_worker(number) for index in lane.segment]
+        worker = Worker(lane, instances)
+        path = run.plan.stages[lane.segment.start].name
+        thread = threading.Thread(
+            target=self._work,
+            args=(worker,),
+            name=f"{self._name_prefix} {path}" + (f" {number}" if lane.size > 1 else ""),
+            daemon=True,
+        )
+        thread.start()
+        self._workers.append(worker)
+        self._threads[worker] = thread
+
+    def _wait_until_prepared(self) -> None:
+        first: BaseException | None = None
+        for _ in self._workers:
+            error = self._prepared.get()
+            if self._aborted and error is None and first is None:
+                raise self._run.refusal()
+            if error is not None and first is None:
+                first = error
+                self.abort("start failed")
+        if isinstance(first, PyStreamError):
+            raise first
+        if first is not None:
+            raise StageError(f"a stage raised {type(first).__name__} in its setup") from first
+        if self._aborted:
+            raise self._run.refusal()
+
+    def _work(self, worker: Worker) -> None:
+        """The life of a worker thread."""
+        self._idents.add(threading.get_ident())
+        try:
+            worker.prepare()
+        except BaseException as error:  # raised by start(), in the thread that called it
+            self._prepared.put(error)
+        else:
+            self._prepared.put(None)
+            try:
+                worker.serve()
+            except BaseException as error:  # ours, or thrown into this thread from outside
+                self._give_up(worker, error)
+        errors: list[BaseException] = []
+        for instance in worker.instances:
+            instance.stuck = False  # if it was: the call has come back
+            raised = None if self._keep else instance.cleanup()
+            if raised is not None:
+                errors.append(raised)
+        self._exits.put((worker, errors))
+
+    def _give_up(self, worker: Worker, error: BaseException) -> None:
+        path = self._run.plan.stages[worker.lane.segment.start].name
+        failure = StageError(
+            f"the worker of stage {path!r} was ended by {type(error).__name__}", path=path
+        )
+        failure.__cause__ = error
+        logger.error("%s", failure, exc_info=error)
+        self._run.fail(failure)
+
+    # -- items -------------------------------------------------------------------------
+
+    def admit(self, envelope: Envelope, timeout: float | None) -> bool:
+        run = self._run
+        if not self._lanes:
+            return self._pass_on(envelope)
+        lane = self._lanes[0]
+        channel = lane.channel
+        if lane.blocks:
+            try:
+                if not channel.reserve(timeout):
+                    return False
+            except ChannelClosed:
+                raise run.refusal() from None
+        with self._front:
+            if self._shut:
+                raise run.refusal()
+            if not run.accept(envelope):
+                if lane.blocks:
+                    channel.cancel()
+                return False
+            if lane.blocks:
+                channel.send(envelope)
+            else:
+                lane.put(envelope)
+        return True
+
+    def _pass_on(self, envelope: Envelope) -> bool:
+        """Without stages an item goes straight to the output."""
+        with self._front:
+            if self._shut:
+                raise self._run.refusal()
+            if not self._run.accept(envelope):
+                return False
+            self._run.output(envelope)
+        return True
+
+    def drain(self, timeout: float | None) -> bool:
+        if not self._lanes:
+            if self._front.acquire(timeout=-1 if timeout is None else timeout):
+                self._front.release()
+                return True
+            return False
+        mark = Mark()
+        self._marks.add(mark)
+        try:
+            if self._run.halted:  # looked at after the add, set before abort looks at _marks
+                return False
+            with self._front:
+                self._lanes[0].channel.post(mark)
+            return mark.wait(timeout)
+        finally:
+            self._marks.discard(mark)
+
+    # -- stopping ----------------------------------------------------------------------
+
+    def shut(self) -> None:
+        self._shut = True
+        if self._lanes:
+            self._lanes[0].channel.refuse()
+
+    def abort(self, reason: str) -> None:
+        self._shut = True
+        self._aborted = True
+        if not self._started:
+            return
+        self._run.halt(reason)
+        self._prepared.put(None)  # wakes a start that waits
+        for lane in self._lanes:
+            lane.close()
+        for mark in tuple(self._marks):
+            mark.arrive(False)
+
+    def close(self, timeout: float, *, keep: bool = False) -> tuple[str, ...]:
+        self._keep = keep
+        self._shut = True
+        self._run.halt("cleanup")
+        for lane in self._lanes:
+            lane.close()
+        errors, missing = self._collect_exits(timeout)
+        left = tuple(self._leave_behind(worker) for worker in missing)
+        for lane in self._lanes:
+            lane.sweep()
+        if errors:
+            raise CleanupError(
+                f"{len(errors)} stage cleanups raised", errors, left_behind=left
+            ) from errors[0]
+        return left
+
+    def working(self) -> bool:
+        return threading.get_ident() in self._idents
+
+    def _collect_exits(self, timeout: float) -> tuple[list[BaseException], list[Worker]]:
+        """Wait for the workers, side by side; the errors of their cleanups in the order of the
+        stages, and the workers that did not come back in time."""
+        deadline = monotonic() + timeout
+        missing = list(self._workers)
+        raised: dict[Worker, list[BaseException]] = {}
+        while missing:
+            try:
+                worker, errors = self._exits.get(True, max(0.0, deadline - monotonic()))
+            except Empty:
+                break
+            missing.remove(worker)
+            raised[worker] = errors
+            if self._threads[worker] is not threading.current_thread():
+                self._threads[worker].join(_JOIN_PATIENCE)
+        in_order = [error for each in self._workers for error in raised.get(each, ())]
+        self._workers = missing
+        return in_order, missing
+
+    def _leave_behind(self, worker: Worker) -> str:
+        """Name the stage that does not return; its item is the ledger's to count, its caller
+        is told."""
+        position = worker.where()
+        worker.instances[position].stuck = True
+        hand = worker.hand
+        if hand is not None and hand.reply is not None:
+            hand.reply.settle(None, self._abandoned(worker, hand))
+        return self._run.plan.stages[worker.lane.segment[position]].name
+
+    def _abandoned(self, worker: Worker, hand: Envelope) -> StageError:
+        path = self._run.plan.stages[worker.lane.segment[worker.where()]].name
+        return StageError(
+            f"stage {path!r} did not return from item {hand.seq} before the pipeline was stopped",
+            path=path,
+            seq=hand.seq,
+            item=hand.value,
+        )

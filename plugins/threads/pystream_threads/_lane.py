@@ -1,0 +1,302 @@
+"""One stage in threads: the channel in front of it and the workers that serve it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from time import perf_counter_ns
+from typing import Any
+
+from pystream_core import (
+    Chain,
+    Channel,
+    ChannelClosed,
+    Envelope,
+    Instance,
+    Run,
+    StageError,
+    Step,
+)
+
+from ._mark import STOP, Mark
+from ._order import Sequencer
+
+logger = logging.getLogger("PyStream")
+
+_AHEAD = 16  # outputs that a generator may make before it is its turn
+
+
+class Lane:
+    """A segment of the plan, the channel in front of it and the way out.
+
+    ``put`` is called by one sender at a time: the front under its lock, the single worker of
+    the lane before, or the releaser of its sequencer.
+
+    Args:
+        run: the run.
+        segment: indexes of the stages that its workers run back to back.
+    """
+
+    def __init__(self, run: Run, segment: range) -> None:
+        options = run.plan.stages[segment[0]].options
+        self.run = run
+        self.segment = segment
+        self.size = run.plan.workers(segment)
+        self.adapts = options.capacity == "auto"
+        self.blocks = options.overflow == "block"
+        self.channel: Channel[Any] = Channel(
+            options.capacity,
+            workers=self.size,
+            spare=0 if self.blocks else 1,
+            closing=STOP,
+        )
+        self.sequencer: Sequencer | None = None
+        self.put: Callable[[Envelope], None] = {
+            "block": self._put,
+            "drop_newest": self._put_or_drop,
+            "drop_oldest": self._put_in_place_of_oldest,
+        }[options.overflow]
+        self._trace = run.trace()
+        self._taking = threading.Lock()  # a ticket goes with a receive; freed by the close
+        self._tickets = 0
+
+    def join_to(self, send: Callable[[Envelope], None], post: Callable[[Mark], None]) -> None:
+        """Say where results and marks go."""
+        self.send = send
+        self.post = post
+        if self.size > 1:
+            ordered = self.run.plan.stages[self.segment[0]].options.ordered
+            self.sequencer = Sequencer(self.channel, send, post, ordered=ordered, adapt=self.adapts)
+
+    def take(self) -> tuple[Any, int]:
+        """What comes next, with its ticket; for lanes with several workers."""
+        with self._taking:
+            found = self.channel.receive()
+            if found is STOP:
+                self.channel.post(STOP)  # for the next worker
+                return found, -1
+            ticket = self._tickets
+            self._tickets += 1
+            return found, ticket
+
+    def close(self) -> None:
+        """Send everyone away who waits here. Never blocks, takes no lock."""
+        self.channel.close()
+        if self.sequencer is not None:
+            self.sequencer.stop()
+
+    def sweep(self) -> None:
+        """Count what nobody will take any more. For the closer, when the workers are gone."""
+        for left in self.channel.sweep():
+            if isinstance(left, Envelope):
+                self.run.lose(left, self.segment.start, self._trace)
+            elif left is not STOP:
+                left.arrive(False)
+        for result in self.sequencer.sweep() if self.sequencer is not None else ():
+            if isinstance(result, Envelope):
+                self.run.lose(result, self.segment.stop, self._trace)
+            else:
+                result.arrive(False)
+        self.channel.close()  # for a worker left behind that comes back after all
+
+    def _put(self, envelope: Envelope) -> None:
+        try:
+            self.channel.reserve()
+        except ChannelClosed:
+            self.run.lose(envelope, self.segment.start, self._trace)
+        else:
+            self.channel.send(envelope)
+
+    def _put_or_drop(self, envelope: Envelope) -> None:
+        try:
+            room = self.channel.reserve(0)
+        except ChannelClosed:
+            self.run.lose(envelope, self.segment.start, self._trace)
+            return
+        if room:
+            self.channel.send(envelope)
+        else:
+            self.run.lose(envelope, self.segment.start, self._trace, "overflow")
+
+    def _put_in_place_of_oldest(self, envelope: Envelope) -> None:
+        """The oldest waiting item gives its place. When none waits, since all are in hands or
+        wait for their turn behind a slow one, the new item is the one to go."""
+        marks = []
+        lost: Envelope = envelope
+        reason = "overflow"
+        try:
+            while not self.channel.reserve(0):
+                oldest = self.channel.evict()
+                if isinstance(oldest, Envelope):
+                    lost = oldest
+                elif oldest is not None:
+                    marks.append(oldest)
+                    continue
+                elif self.channel.reserve(0):  # one was given back just now
+                    lost, reason = envelope, ""
+                self._finish_put(envelope, lost, reason, marks)
+                return
+        except ChannelClosed:
+            for mark in marks:
+                self.channel.post(mark)
+            self.run.lose(envelope, self.segment.start, self._trace)
+            return
+        self._finish_put(envelope, envelope, "", marks)
+
+    def _finish_put(
+        self, envelope: Envelope, lost: Envelope, reason: str, marks: list[Any]
+    ) -> None:
+        for mark in marks:
+            self.channel.post(mark)
+        if lost is not envelope or not reason:
+            self.channel.send(envelope)
+        if reason:
+            self.run.lose(lost, self.segment.start, self._trace, reason)
+
+
+class Worker:
+    """One thread of a lane and the stage instances that are its own.
+
+    Its thread alone touches it, but for ``hand`` and ``chain.position``, which the closer
+    reads to name a call that does not return.
+
+    Attributes:
+        hand: the item it works on, None in between.
+    """
+
+    def __init__(self, lane: Lane, instances: list[Instance]) -> None:
+        self.lane = lane
+        self.instances = instances
+        self.hand: Envelope | None = None
+        self.chain: Chain | None = None
+
+    def prepare(self) -> None:
+        """Make and set up its stages. Raises what they raise; those before are cleaned up by
+        the worker's end."""
+        run = self.lane.run
+        trace = run.trace()
+        steps = []
+        for index, instance in zip(self.lane.segment, self.instances, strict=True):
+            instance.prepare(run.plan.stages[index])
+            steps.append(Step(run, index, instance, trace, in_caller=False))
+        self.chain = Chain(run, steps)
+
+    def where(self) -> int:
+        """Position in the lane's segment of the stage that is working."""
+        return self.chain.position if self.chain is not None else 0
+
+    def serve(self) -> None:
+        """Work until the channel is closed and empty."""
+        if self.lane.sequencer is None:
+            self._serve_alone()
+        else:
+            self._serve_among_others(self.lane.sequencer)
+
+    def _serve_alone(self) -> None:
+        lane, run, chain = self.lane, self.lane.run, self.chain
+        assert chain is not None
+        channel, send = lane.channel, lane.send
+        receive, release, call = channel.receive, channel.release, chain.call
+        expands = chain.expands
+        to_sample = 1 if lane.adapts else -1  # items until the next one is timed
+        started = 0
+        while True:
+            item = receive()
+            if item.seq < run.floor:
+                if item is STOP:
+                    return
+                if isinstance(item, Mark):
+                    lane.post(item)
+                else:
+                    chain.steps[0].discard(item)
+                    release()
+                item = None
+                continue
+            if to_sample == 1:
+                started = perf_counter_ns()
+            self.hand = item
+            try:
+                if expands:
+                    for output in chain.outputs(item):
+                        send(output)
+                        output = None
+                elif call(item):
+                    send(item)
+            except StageError as failure:
+                run.fail(failure)
+            self.hand = item = None  # nothing that is done is held while waiting
+            to_sample -= 1
+            if not to_sample:
+                to_sample = channel.resize(perf_counter_ns() - started)
+            release()
+
+    def _serve_among_others(self, sequencer: Sequencer) -> None:
+        lane, run, chain = self.lane, self.lane.run, self.chain
+        assert chain is not None
+        ordered = run.plan.stages[lane.segment[0]].options.ordered
+        while True:
+            item, ticket = lane.take()
+            if item is STOP:
+                return
+            if isinstance(item, Mark):
+                sequencer.give_back(ticket, item, -1)
+                continue
+            started = perf_counter_ns()
+            if item.seq < run.floor:
+                chain.steps[0].discard(item)
+                sequencer.give_back(ticket, None, 0)
+                continue
+            self.hand = item
+            result: Envelope | None = None
+            try:
+                if not chain.expands:
+                    result = item if chain.call(item) else None
+                elif not ordered:
+                    for output in chain.outputs(item):
+                        sequencer.send_alone(output)
+                elif self._expand_in_order(sequencer, chain.outputs(item), ticket, started):
+                    self.hand = item = None
+                    continue
+            except StageError as failure:
+                run.fail(failure)
+            self.hand = item = None
+            sequencer.give_back(ticket, result, perf_counter_ns() - started)
+            result = None
+
+    def _expand_in_order(
+        self, sequencer: Sequencer, outputs: Iterator[Envelope], ticket: int, started: int
+    ) -> bool:
+        """Send the outputs of a generator when it is its turn; a few are made ahead.
+
+        True when the ticket has been given back. False, or a StageError, leaves that to the
+        caller.
+        """
+        lane = self.lane
+        ahead: list[Envelope] = []
+        failure: StageError | None = None
+        try:
+            while not sequencer.is_turn(ticket) and len(ahead) < _AHEAD:
+                output = next(outputs, None)
+                if output is None:
+                    break
+                ahead.append(output)
+        except StageError as error:
+            failure = error
+        if not sequencer.wait_turn(ticket):
+            for output in ahead:
+                lane.run.lose(output, lane.segment.stop, None)
+            outputs.close()  # type: ignore[attr-defined]  # a generator
+            return False
+        try:
+            for output in ahead:
+                lane.send(output)
+            if failure is None:
+                for output in outputs:
+                    lane.send(output)
+        except StageError as error:
+            failure = error
+        if failure is not None:
+            lane.run.fail(failure)
+        sequencer.end_turn(perf_counter_ns() - started)
+        return True

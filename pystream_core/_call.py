@@ -1,0 +1,349 @@
+"""One stage call with its failure policy, and the calls that one worker makes back to back.
+
+Shared by all executors, so that a failure, a filter or an expired item means the same in
+each of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter_ns
+from typing import Any
+
+from ._errors import StageError, describe_error, safe_repr
+from ._executor import Envelope, Run
+from ._ledger import Counters
+from ._lifecycle import Instance
+from ._observer import Trace
+from ._plan import Retry
+from ._stage import SKIP
+
+logger = logging.getLogger("PyStream")
+
+_PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)  # not failures in the caller's thread
+
+
+class Step:
+    """What one worker does at one stage. Used by that worker alone.
+
+    Args:
+        run: the run it works for.
+        index: which stage of the plan.
+        instance: the prepared stage instance.
+        in_caller: the worker is the caller's own thread, where Ctrl-C and exits pass through.
+
+    Attributes:
+        call: process one item: True when ``envelope.value`` is now the stage's output, False
+            when the item has ended here. Raises StageError under the policy ``"stop"``. Not
+            for generator stages, which have ``expand``.
+        expands: the stage is a generator.
+    """
+
+    def __init__(
+        self, run: Run, index: int, instance: Instance, trace: Trace | None, *, in_caller: bool
+    ) -> None:
+        assert instance.stage is not None
+        spec = run.plan.stages[index]
+        self.run = run
+        self.index = index
+        self.path = spec.name
+        self.instance = instance
+        self.counters: Counters = run.ledger.counters(index)
+        self.expands = instance.kind == "generator"
+        self._stage = instance.stage
+        self._policy = spec.options.on_error
+        self._max_age_ns = spec.max_age_ns
+        self._trace = trace
+        self._passing = _PASSING if in_caller else ()
+        watched = trace is not None or self._max_age_ns is not None
+        self.call: Callable[[Envelope], bool] = self._call_watched if watched else self._call_plain
+
+    # -- one item ----------------------------------------------------------------------
+
+    def _call_plain(self, envelope: Envelope) -> bool:
+        counters = self.counters
+        counters.received += 1
+        try:
+            value = self._stage(envelope.value)
+        except BaseException as error:
+            return self._failed(envelope, error)
+        if value is SKIP:
+            counters.filtered += 1
+            self.run.end(envelope, "filtered", None)
+            return False
+        envelope.value = value
+        counters.emitted += 1
+        return True
+
+    def _call_watched(self, envelope: Envelope) -> bool:
+        """The same, with clock readings for ``max_age`` and for observers."""
+        self.counters.received += 1
+        start = perf_counter_ns()
+        if self._expired(envelope, start):
+            return False
+        try:
+            value = self._stage(envelope.value)
+        except BaseException as error:
+            self._span(envelope, start, perf_counter_ns(), "failed")
+            return self._failed(envelope, error)
+        if value is SKIP:
+            self._span(envelope, start, perf_counter_ns(), "filtered")
+            self.counters.filtered += 1
+            self.run.end(envelope, "filtered", self._trace)
+            return False
+        self._span(envelope, start, perf_counter_ns(), "emitted")
+        envelope.value = value
+        self.counters.emitted += 1
+        return True
+
+    def expand(self, parent: Envelope) -> Iterator[Envelope]:
+        """Process one item of a generator stage: every output, as soon as it is made.
+
+        Closing the iterator, or a stop between two outputs, ends the stage's generator; the
+        outputs given out so far stay valid.
+        """
+        counters, run = self.counters, self.run
+        counters.received += 1
+        start = perf_counter_ns() if run.clocked else 0
+        if self._expired(parent, start):
+            return
+        inside = 0  # nanoseconds in the stage itself, without the waits to hand on
+        sub = 0
+        outputs: Any = None
+        ended = False  # the parent has its bin
+        try:
+            while True:
+                begin = perf_counter_ns() if self._trace else 0
+                try:
+                    if outputs is None:
+                        outputs = iter(self._stage(parent.value))
+                    value = next(outputs)
+                except StopIteration:
+                    inside += (perf_counter_ns() if self._trace else 0) - begin
+                    self._span(parent, start, start + inside, "expanded")
+                    ended = True
+                    counters.expanded += 1
+                    run.end(parent, "expanded", self._trace)
+                    return
+                except BaseException as error:
+                    inside += (perf_counter_ns() if self._trace else 0) - begin
+                    self._span(parent, start, start + inside, "failed")
+                    ended = True
+                    if self._failed(parent, error):
+                        yield parent
+                    return
+                inside += (perf_counter_ns() if self._trace else 0) - begin
+                if value is not SKIP:
+                    child = Envelope(value, parent.seq, sub)
+                    child.admitted_ns = parent.admitted_ns
+                    child.queued_ns = perf_counter_ns() if self._trace else 0
+                    sub += 1
+                    counters.spawned += 1
+                    counters.emitted += 1
+                    del value
+                    yield child
+                    del child
+                if parent.seq < run.floor:
+                    ended = True
+                    self.drop(parent, run.reason)
+                    return
+        except GeneratorExit:  # whoever takes the outputs wants no more of them
+            if not ended:
+                self.drop(parent, run.reason or "reader left")
+            raise
+        finally:
+            close = getattr(outputs, "close", None)
+            if close is not None:
+                close()
+
+    def discard(self, envelope: Envelope) -> None:
+        """Take in an item that was called back, and end it as dropped."""
+        self.counters.received += 1
+        self.drop(envelope, self.run.reason)
+
+    def drop(self, envelope: Envelope, reason: str) -> None:
+        """End an item in this worker's hand as dropped."""
+        self.counters.drop(reason)
+        self.run.end(envelope, "dropped", self._trace)
+
+    # -- what can happen to it ---------------------------------------------------------
+
+    def _expired(self, envelope: Envelope, now: int) -> bool:
+        if self._max_age_ns is None or now - envelope.admitted_ns <= self._max_age_ns:
+            return False
+        self.counters.expired += 1
+        self.run.report.note(f"{self.path}: expired (older than max_age)")
+        self.run.end(envelope, "expired", self._trace)
+        return True
+
+    def _span(self, envelope: Envelope, start: int, end: int, outcome: str) -> None:
+        trace = self._trace
+        if trace is not None:
+            trace.span(
+                (
+                    self.index,
+                    envelope.seq,
+                    envelope.sub,
+                    envelope.queued_ns,
+                    start,
+                    end,
+                    outcome,
+                )
+            )
+        envelope.queued_ns = end
+
+    def _failed(self, envelope: Envelope, error: BaseException) -> bool:
+        """Apply the failure policy. True: ``envelope.value`` is a replacement to hand on."""
+        if isinstance(error, self._passing):
+            logger.error(
+                "%s while stage %r worked on item %d: %s",
+                type(error).__name__,
+                self.path,
+                envelope.seq,
+                safe_repr(envelope.value),
+            )
+            self.drop(envelope, "interrupted")
+            raise error
+        policy = self._policy
+        if isinstance(policy, Retry):
+            retried = self._retry(policy, envelope)
+            if isinstance(retried, bool):
+                return retried
+            error = retried or error
+            policy = policy.then
+        failure = self._failure(envelope, error)
+        if callable(policy):
+            return self._ask(policy, envelope, failure)
+        self._count_failed(envelope, failure)
+        if policy == "skip":
+            self.run.report.note(f"{self.path}: failed, skipped", str(failure))
+            return False
+        logger.error("%s", failure, exc_info=error)
+        raise failure
+
+    def _retry(self, policy: Retry, envelope: Envelope) -> bool | BaseException | None:
+        """Call again; what came of it, or the last error when nothing did."""
+        error: BaseException | None = None
+        for attempt in range(policy.times):
+            wait = policy.backoff * 2**attempt
+            alive = self.run.pause(wait) if wait else envelope.seq >= self.run.floor
+            if not alive:
+                self.drop(envelope, self.run.reason)
+                return False
+            start = perf_counter_ns()
+            try:
+                value = self._stage(envelope.value)
+            except self._passing:
+                self.drop(envelope, "interrupted")
+                raise
+            except BaseException as again:
+                self._span(envelope, start, perf_counter_ns(), "retried")
+                error = again
+                continue
+            outcome = "filtered" if value is SKIP else "emitted"
+            self._span(envelope, start, perf_counter_ns(), outcome)
+            return self._hand_on(envelope, value)
+        return error
+
+    def _ask(
+        self, policy: Callable[[StageError], Any], envelope: Envelope, failure: StageError
+    ) -> bool:
+        """Let the user's callable decide: a replacement, SKIP, or a failure of its own."""
+        try:
+            value = policy(failure)
+        except self._passing:
+            self.drop(envelope, "interrupted")
+            raise
+        except BaseException as error:
+            second = StageError(
+                f"on_error of stage {self.path!r} raised {describe_error(error)} while it handled: "
+                f"{failure}",
+                path=self.path,
+                seq=envelope.seq,
+                item=envelope.value,
+            )
+            self._count_failed(envelope, second)
+            logger.error("%s", second, exc_info=error)
+            raise second from error
+        if value is SKIP:
+            self._count_failed(envelope, failure)
+            return False
+        return self._hand_on(envelope, value)
+
+    def _hand_on(self, envelope: Envelope, value: Any) -> bool:
+        if value is SKIP:
+            self.counters.filtered += 1
+            self.run.end(envelope, "filtered", self._trace)
+            return False
+        envelope.value = value
+        self.counters.emitted += 1
+        return True
+
+    def _failure(self, envelope: Envelope, error: BaseException) -> StageError:
+        failure = StageError(
+            f"stage {self.path!r} raised {describe_error(error)} on item {envelope.seq}: "
+            f"{safe_repr(envelope.value)}",
+            path=self.path,
+            seq=envelope.seq,
+            item=envelope.value,
+        )
+        failure.__cause__ = error
+        return failure
+
+    def _count_failed(self, envelope: Envelope, failure: StageError) -> None:
+        self.counters.failed += 1
+        self.run.end(envelope, "failed", self._trace, failure=failure)
+
+
+class Chain:
+    """The stages that one worker runs back to back: one of them, or a nested serial pipeline,
+    or in serial mode all of them. Used by one thread at a time.
+
+    Attributes:
+        position: index in ``steps`` of the stage that is working, for naming a stuck one.
+        expands: there is a generator among them, so items are processed by ``outputs``;
+            otherwise by ``call``.
+    """
+
+    def __init__(self, run: Run, steps: Sequence[Step]) -> None:
+        self.steps = tuple(steps)
+        self.position = 0
+        self.expands = any(step.expands for step in steps)
+        self._run = run
+        self.call: Callable[[Envelope], bool] = steps[0].call if len(steps) == 1 else self._call_all
+
+    def _call_all(self, envelope: Envelope) -> bool:
+        run = self._run
+        seq = envelope.seq
+        for position, step in enumerate(self.steps):
+            if seq < run.floor:
+                step.discard(envelope)
+                return False
+            self.position = position
+            if not step.call(envelope):
+                return False
+        return True
+
+    def outputs(self, envelope: Envelope, first: int = 0) -> Iterator[Envelope]:
+        """Everything that comes of one item, as soon as it is made."""
+        for position in range(first, len(self.steps)):
+            step = self.steps[position]
+            if envelope.seq < self._run.floor:
+                step.discard(envelope)
+                return
+            self.position = position
+            if step.expands:
+                for child in step.expand(envelope):
+                    yield from self.outputs(child, position + 1)
+                    self.position = position
+                return
+            if not step.call(envelope):
+                return
+        yield envelope
+
+
+def cleanup_all(instances: Sequence[Instance]) -> list[BaseException]:
+    """Clean up instances one after another; what was raised, in their order."""
+    errors = (instance.cleanup() for instance in instances)
+    return [error for error in errors if error is not None]

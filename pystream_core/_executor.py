@@ -1,0 +1,348 @@
+"""Running: the contract of executors, and the run that they move items through."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from time import perf_counter_ns, time
+from typing import TYPE_CHECKING, Any
+
+from ._errors import PipelineTerminated, StageError
+from ._ledger import Bin, Ledger
+from ._observer import Observer, Recorder, RunInfo, Trace
+from ._plan import Plan
+from ._report import LossReport
+from ._stage import SKIP
+
+if TYPE_CHECKING:
+    from ._lifecycle import Instances
+    from ._output import Output
+
+logger = logging.getLogger("PyStream")
+
+ENDED = float("inf")  # a floor that every item lies below
+
+
+class Envelope:
+    """One item on its way: the user's value and what PyStream has to know about it.
+
+    Attributes:
+        value: the user's item. Never compared, never asked for its truth.
+        seq: admission number, from 0; -1 before admission and for marks.
+        sub: number among the items spawned from the same one, 0 for an admitted item.
+        admitted_ns, queued_ns: clock readings, only when someone needs them.
+        reply: who waits for this very item's result; None for an item of the stream.
+        wanted: asked once more when there is room; False lets the offer go.
+        ticket: the item's turn in a stage with several workers; the executor's own.
+    """
+
+    __slots__ = ("admitted_ns", "queued_ns", "reply", "seq", "sub", "ticket", "value", "wanted")
+
+    def __init__(
+        self,
+        value: Any,
+        seq: int = -1,
+        sub: int = 0,
+        *,
+        reply: Reply | None = None,
+        wanted: Callable[[], bool] | None = None,
+    ) -> None:
+        self.value = value
+        self.seq = seq
+        self.sub = sub
+        self.admitted_ns = 0
+        self.queued_ns = 0
+        self.reply = reply
+        self.wanted = wanted
+        self.ticket = 0
+
+
+class Reply:
+    """Where the caller of ``stage(item)`` waits for that item's own result."""
+
+    __slots__ = ("_answers",)
+
+    def __init__(self) -> None:
+        self._answers: SimpleQueue[tuple[Any, StageError | None]] = SimpleQueue()
+
+    def settle(self, value: Any, failure: StageError | None = None) -> None:
+        """Answer. Never blocks."""
+        self._answers.put((value, failure))
+
+    def wait(self) -> Any:
+        """The item's result, SKIP when it ended without one.
+
+        Blocks until the item ends; every stop ends every item.
+
+        Raises:
+            StageError: the item failed.
+        """
+        value, failure = self._answers.get()
+        if failure is not None:
+            raise failure.again()
+        return value
+
+
+class Run:
+    """One start of a plan: what an executor and its workers share.
+
+    ``floor`` and ``reason`` are how items are called back: every worker compares an item's
+    ``seq`` with ``floor`` before it starts on it, and an item below ends as dropped. A stop
+    raises the floor above all; a reader that leaves raises it above what is in flight.
+
+    Who touches what: ``accept`` is called under the executor's front lock; ``floor``,
+    ``reason`` and ``failure`` are written under ``_lock`` and read without; the rest does not
+    change after the start.
+
+    Attributes:
+        plan: what to run.
+        instances: beside each stage of the plan, the keeper of its instances.
+        output: takes finished items, ``run.output(envelope)``, one call at a time; may
+            block, and that is the backpressure.
+        ledger: the counters.
+        recorder: None when nobody observes.
+        clocked: whether clock readings are needed at admission.
+        failure: what stopped the run, None so far.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        instances: Sequence[Instances],
+        output: Output,
+        *,
+        executor: str,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.plan = plan
+        self.instances = tuple(instances)
+        self.output = output
+        self.ledger = Ledger(plan.paths)
+        self.report = LossReport()
+        self.recorder = Recorder(observers, self.ledger.snapshot) if observers else None
+        self.front_trace = self.recorder.trace() if self.recorder else None
+        self.clocked = bool(observers) or any(spec.max_age_ns for spec in plan.stages)
+        self.floor: float = 0
+        self.reason = ""
+        self.failure: StageError | None = None
+        self.halted = False
+        self.stop_executor: Callable[[str], None] | None = None  # set by Session
+        self._lock = threading.Lock()
+        self._halts: SimpleQueue[None] = SimpleQueue()  # ends waits of stages, posted once
+        self.info = RunInfo(
+            id=uuid.uuid4().hex,
+            stages=tuple(spec.path for spec in plan.stages),
+            workers=tuple(plan.workers(segment) for segment in plan.segments for _ in segment),
+            executor=executor,
+            started_ns=perf_counter_ns(),
+            started_at=time(),
+        )
+
+    # -- admission ---------------------------------------------------------------------
+
+    def accept(self, envelope: Envelope) -> bool:
+        """Give an offered item its number and count it as admitted.
+
+        An executor calls it when it has room, under its front lock, before any stage sees
+        the item. False: the offer was withdrawn, let it go.
+
+        Raises:
+            StageError: the run has failed.
+            PipelineTerminated: the run has been stopped.
+        """
+        if self.halted:
+            raise self.refusal()
+        if envelope.wanted is not None and not envelope.wanted():
+            return False
+        envelope.seq = self.ledger.admitted
+        if self.clocked:
+            envelope.admitted_ns = envelope.queued_ns = perf_counter_ns()
+        self.ledger.admitted += 1
+        return True
+
+    def refusal(self) -> Exception:
+        """A fresh exception that says why nothing is admitted any more."""
+        if self.failure is not None:
+            return self.failure.again()
+        return PipelineTerminated(
+            f"the pipeline has been stopped ({self.reason or 'cleanup'}): call serialize() or "
+            f"parallelize() to start afresh"
+        )
+
+    # -- the end of an item ------------------------------------------------------------
+
+    def end(
+        self,
+        envelope: Envelope,
+        bin_: Bin,
+        trace: Trace | None,
+        *,
+        value: Any = SKIP,
+        failure: StageError | None = None,
+    ) -> None:
+        """The one function that ends items. The bin has been counted by the caller.
+
+        Args:
+            trace: where this thread records; None when nobody observes.
+            value: the result, for whoever waits for this very item.
+            failure: why it failed, for the same.
+        """
+        if envelope.reply is not None:
+            envelope.reply.settle(value, failure)
+        if trace is not None:
+            trace.item((envelope.seq, envelope.sub, envelope.admitted_ns, perf_counter_ns(), bin_))
+        envelope.value = None  # whatever the item holds is let go here
+
+    def lose(self, envelope: Envelope, stage: int, trace: Trace | None, reason: str = "") -> None:
+        """End an item that is lost in the channel in front of a stage.
+
+        Args:
+            stage: index of the stage; the number of stages means the output.
+            reason: why; by default the reason for which the run was called back.
+        """
+        why = reason or self.reason
+        self.ledger.lose(stage, why)
+        if reason:
+            path = self.ledger.paths[stage] if stage < len(self.ledger.paths) else "output"
+            self.report.note(f"{path}: dropped ({why})")
+        self.end(envelope, "dropped", trace)
+
+    # -- stopping ----------------------------------------------------------------------
+
+    def call_back(self, below: float, reason: str) -> None:
+        """Let every item with a smaller ``seq`` end as dropped for this reason."""
+        with self._lock:
+            if below > self.floor:
+                self.reason = reason
+                self.floor = below
+            if self.halted:  # halt() takes no lock and may have come in between
+                self.floor = ENDED
+
+    def halt(self, reason: str) -> None:
+        """Admit nothing more and drop what is in flight. Idempotent; never blocks and takes
+        no lock, so that a destructor may call it."""
+        if self.floor != ENDED:
+            self.reason = reason
+        self.halted = True
+        self.floor = ENDED
+        self._halts.put(None)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait that long on behalf of a stage; False at once when the run is stopped."""
+        try:
+            self._halts.get(True, seconds)
+        except Empty:
+            return not self.halted
+        self._halts.put(None)
+        return False
+
+    def fail(self, failure: StageError) -> None:
+        """Stop the run because a stage failed under the policy ``"stop"``.
+
+        The first failure wins; each one has been logged by the call that failed.
+        """
+        with self._lock:
+            first = self.failure is None and not self.halted
+            if first:
+                self.failure = failure
+        if first:
+            stop = self.stop_executor
+            if stop is not None:
+                stop("abort")
+            self.output.wake()
+
+    # -- observing ---------------------------------------------------------------------
+
+    def trace(self) -> Trace | None:
+        """Where a worker records what it did; None when nobody observes."""
+        return self.recorder.trace() if self.recorder is not None else None
+
+
+class Executor(ABC):
+    """Moves items through a plan. Every method may be called from any thread.
+
+    What an executor promises:
+
+    - every item whose ``admit`` returned True ends in exactly one bin of the ledger;
+    - results reach ``run.output`` in admission order unless a stage says ``ordered=False``,
+      one call at a time;
+    - a full front makes ``admit`` wait at most its timeout; a full channel slows its sender,
+      up to the source; drops happen under a stated overflow policy only;
+    - items below ``run.floor`` are not given to any further stage;
+    - a StageError out of a stage's call stops the run through ``run.fail`` (``serial`` raises
+      it out of ``admit`` instead);
+    - each stage instance is set up before its first item, called by one thread at a time, and
+      cleaned up exactly once, in its worker, never during one of its calls;
+    - ``abort`` and ``shut`` only post: they never block and take no lock, so that they may run
+      in a destructor;
+    - after ``close`` no thread, process or other resource of the executor is left, except
+      for workers whose stage has not returned; those are named.
+    """
+
+    name = "executor"
+
+    @abstractmethod
+    def start(self, run: Run) -> None:
+        """Make and set up every stage and get ready for items.
+
+        Blocks until all setups have ended; ``abort`` ends the wait.
+
+        Raises:
+            StageError: a setup failed; what was set up has been cleaned up.
+            PipelineTerminated: aborted meanwhile.
+        """
+
+    @abstractmethod
+    def admit(self, envelope: Envelope, timeout: float | None) -> bool:
+        """Take an item in, through ``run.accept``.
+
+        Blocks while the front is full, at most ``timeout`` seconds (None: without limit).
+
+        Returns:
+            False when the item was not admitted and no stage will see it.
+
+        Raises:
+            StageError: the run has failed (serial: the item itself did).
+            PipelineTerminated: the front was shut or the run stopped, also while waiting.
+            PipelineBusy: the calling thread is inside a stage of the same serial pipeline.
+        """
+
+    @abstractmethod
+    def drain(self, timeout: float | None) -> bool:
+        """Wait until everything admitted before has ended, at most ``timeout`` seconds.
+
+        The run stays usable. Returns False when the time was over or the run was stopped.
+        """
+
+    @abstractmethod
+    def shut(self) -> None:
+        """Admit nothing more; calls that wait in ``admit`` raise. What is in flight goes on."""
+
+    @abstractmethod
+    def abort(self, reason: str) -> None:
+        """Stop now: ``run.halt(reason)`` and wake every worker. Idempotent."""
+
+    @abstractmethod
+    def close(self, timeout: float, *, keep: bool = False) -> tuple[str, ...]:
+        """Let the workers clean up their stages and end. Called once, after drain or abort.
+
+        Args:
+            timeout: seconds to wait for calls under way and for cleanups, side by side.
+            keep: leave the stages set up, for the executor that follows.
+
+        Returns:
+            the paths of stages that did not return and are left behind.
+        """
+
+    @abstractmethod
+    def working(self) -> bool:
+        """Whether the calling thread is one that runs this executor's stages."""
+
+    def iterate(self, source: Iterable[Any]) -> Iterator[Any] | None:  # noqa: ARG002
+        """All results of a source, in the caller's thread; None when the executor has no
+        such path and the source is to be fed by a thread. For executors without threads."""
+        return None

@@ -1,0 +1,217 @@
+"""Where items come from: the input generator, the loop that calls it, the feeder of a stream."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ._channel import Baton, ChannelClosed
+from ._errors import InputExhausted, PipelineTerminated, PlanError, StageError, describe_error
+from ._executor import Envelope, Executor
+from ._ticker import Ticker
+
+if TYPE_CHECKING:
+    from ._output import Stream
+
+logger = logging.getLogger("PyStream")
+
+
+class InputGeneratorRequest:
+    """The default of ``forward``: take the item from the input generator."""
+
+    def __repr__(self) -> str:
+        return "<item of the input generator>"
+
+
+class InputGenerator:
+    """The user's input generator, called by one thread at a time until its StopIteration.
+
+    ``_turn`` is held during the user's call; threads that wait for it are sent away by
+    ``close``.
+    """
+
+    def __init__(self, generate: Callable[[], Any] | None) -> None:
+        self._generate = generate
+        self._turn = Baton()
+        self._exhausted = False
+
+    def check(self) -> Callable[[], Any]:
+        """The user's function.
+
+        Raises:
+            PlanError: there is none.
+        """
+        if self._generate is None:
+            raise PlanError(
+                "there is no input generator: give the item to forward(item) or a source to "
+                "stream(source), or make the pipeline with Pipeline(input_generator=...)"
+            )
+        return self._generate
+
+    def __call__(self) -> Any:
+        """The next item. Blocks as long as the user's function does.
+
+        Raises:
+            PlanError: there is no input generator.
+            InputExhausted: it has raised StopIteration, now or before.
+            PipelineTerminated: the pipeline was stopped while this thread waited.
+        """
+        generate = self.check()
+        try:
+            self._turn.acquire()
+        except ChannelClosed:
+            raise PipelineTerminated("the pipeline was stopped; no item was taken") from None
+        try:
+            if not self._exhausted:
+                try:
+                    return generate()
+                except StopIteration:
+                    self._exhausted = True
+        finally:
+            self._turn.release()
+        raise InputExhausted("the input generator has come to its end (it raised StopIteration)")
+
+    def __iter__(self) -> Iterator[Any]:
+        """Every further item until the end."""
+        while True:
+            try:
+                item = self()
+            except (InputExhausted, PipelineTerminated):
+                return
+            yield item
+            del item
+
+    def close(self) -> None:
+        """Send waiting threads away. Never blocks."""
+        self._turn.close()
+
+
+class Loop:
+    """Forwards one generated item at every tick, in a thread of its own.
+
+    The thread holds the session's parts, never the Pipeline. ``_ending`` guards the step from
+    "still wanted" to "admitted": after ``stop`` has returned, the loop admits nothing more,
+    even when it is still blocked in the generator or at a full front.
+
+    Args:
+        feed: forwards one generated item; its argument says whether it is still wanted.
+        period: seconds between ticks.
+    """
+
+    def __init__(self, feed: Callable[[Callable[[], bool]], object], period: float) -> None:
+        self.ticker = Ticker(period)
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name="pystream-loop", daemon=True)
+        self._feed = feed
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start ticking, at once."""
+        self.thread.start()
+
+    def request_stop(self) -> None:
+        """Let the loop end after what it is doing. Never blocks."""
+        self._stopping = True
+        self.ticker.stop()
+
+    def stop(self, patience: float = 0.05) -> None:
+        """End the loop; waits at most ``patience`` seconds for the item that it has in hand.
+
+        A loop that is blocked in the generator or at a full front ends by itself when that
+        wait ends; it admits nothing more.
+        """
+        self.request_stop()
+        if self.thread is not threading.current_thread() and self.thread.ident is not None:
+            self.thread.join(patience)
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop still forwards."""
+        return self.thread.is_alive() and not self._stopping
+
+    def _wanted(self) -> bool:
+        return not self._stopping
+
+    def _run(self) -> None:
+        while self.ticker.wait_tick():
+            try:
+                self._feed(self._wanted)
+            except InputExhausted:
+                return
+            except BaseException as error:  # delivered by stop_loop(), get_results(), forward()
+                if isinstance(error, PipelineTerminated) or self._stopping:
+                    if not isinstance(error, PipelineTerminated):
+                        logger.error("the loop was stopped by %s", describe_error(error))
+                    return
+                if not isinstance(error, StageError):  # which has been logged by the call
+                    logger.error("the loop was stopped by an error", exc_info=error)
+                self.error = error
+                return
+
+
+class Feeder:
+    """Admits every item of a source for one stream, in a thread of its own.
+
+    So no result waits for the next input. Ends with the source, with the stream, or with the
+    run; then it puts the end behind the last result.
+    """
+
+    def __init__(self, source: Iterable[Any], executor: Executor, stream: Stream) -> None:
+        self.thread = threading.Thread(target=self._run, name="pystream-feeder", daemon=True)
+        self._source = source
+        self._executor = executor
+        self._stream = stream
+        self._stopping = False
+        self.in_source = False  # for naming what blocks
+
+    def start(self) -> None:
+        """Start feeding."""
+        self.thread.start()
+
+    def request_stop(self) -> None:
+        """Admit nothing more. Never blocks."""
+        self._stopping = True
+
+    def _wanted(self) -> bool:
+        return not self._stopping
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        items: Iterator[Any] | None = None
+        try:
+            items = iter(self._source)
+            while not self._stopping and self._feed_next(items):
+                pass
+        except BaseException as raised:  # delivered by the stream, behind the last result
+            error = raised
+        if self._stopping or error is not None:
+            _close(items)
+        if not self._stopping:
+            self._executor.drain(None)
+        self._stream.end(error)
+
+    def _feed_next(self, items: Iterator[Any]) -> bool:
+        self.in_source = True
+        try:
+            item = next(items)
+        except StopIteration:
+            return False
+        finally:
+            self.in_source = False
+        try:
+            return self._executor.admit(Envelope(item, wanted=self._wanted), None)
+        except (PipelineTerminated, StageError):  # the run has ended: its reader is told why
+            return False
+
+
+def _close(items: object) -> None:
+    """Close a source that can be closed; what it raises then is logged."""
+    close = getattr(items, "close", None)
+    if close is None or not isinstance(items, Iterator):
+        return
+    try:
+        close()
+    except BaseException as error:
+        logger.warning("closing the source of a stream raised %s", describe_error(error))

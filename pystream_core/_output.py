@@ -1,0 +1,170 @@
+"""The end of the line: a one-slot store of the newest result, or a stream that wants them all."""
+
+from __future__ import annotations
+
+import threading
+from time import perf_counter_ns
+from typing import Any
+
+from ._channel import Channel, ChannelClosed
+from ._executor import Envelope, Run
+from ._observer import Trace
+
+
+class StreamEnd:
+    """What a stream's channel holds behind its last result.
+
+    Attributes:
+        error: what the source raised, None at its ordinary end.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+_CUT = StreamEnd()  # the channel was closed: the session knows why
+
+
+class Stream:
+    """Results on their way to the reader of one ``stream()``.
+
+    The output sends, the reader receives; the reader alone times itself and fits the bound.
+
+    Attributes:
+        first: number of the first item that belongs to the stream; results of earlier ones
+            go to the slot.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.channel: Channel[Envelope] = Channel("auto", closing=_CUT)
+        self._countdown = 1
+        self._taken_at = 0
+
+    def end(self, error: BaseException | None) -> None:
+        """Put the end behind everything that has been delivered so far."""
+        self.channel.post(StreamEnd(error))
+
+    def take(self) -> Envelope | StreamEnd:
+        """The next result; blocks until there is one or the stream ends. The reader calls it
+        when it is done with the one before, so the time between is its cycle."""
+        if self._taken_at:
+            self._countdown = self.channel.resize(perf_counter_ns() - self._taken_at)
+            self._taken_at = 0
+        found: Envelope | StreamEnd = self.channel.receive()
+        if type(found) is Envelope:
+            self.channel.release()
+            self._countdown -= 1
+            if self._countdown <= 0:
+                self._taken_at = perf_counter_ns()
+        elif found is _CUT:
+            self.channel.post(_CUT)
+        return found
+
+
+class Output:
+    """Where finished items arrive. It exists from the choice of a mode on, before any run.
+
+    Who touches what: the slot and ``released`` are guarded by the condition's lock, which is
+    held for a few instructions; ``deliver`` is called by one thread at a time; ``stream`` is
+    set and cleared by the session, and read once per item.
+    """
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.stream: Stream | None = None
+        self._trace: Trace | None = None
+        self._filled = threading.Condition(threading.Lock())
+        self._full = False
+        self._value: Any = None
+        self._released = False
+
+    def attach(self, run: Run) -> None:
+        """Take the results of this run from now on."""
+        self._trace = run.trace()
+        self.run = run
+
+    def __call__(self, envelope: Envelope) -> None:
+        """Take one finished item. Blocks while a stream's reader is behind; a stop or the
+        reader's leaving ends that wait."""
+        run = self.run
+        assert run is not None
+        if envelope.seq < run.floor:
+            run.lose(envelope, len(run.plan.stages), self._trace)
+            return
+        if envelope.reply is not None:
+            run.ledger.completed += 1
+            run.end(envelope, "completed", self._trace, value=envelope.value)
+            return
+        if self._trace is not None:
+            ended = perf_counter_ns()
+            self._trace.item((envelope.seq, envelope.sub, envelope.admitted_ns, ended, "completed"))
+        stream = self.stream
+        if stream is not None and envelope.seq >= stream.first:
+            try:
+                stream.channel.reserve()
+            except ChannelClosed:
+                if envelope.seq < run.floor:
+                    run.lose(envelope, len(run.plan.stages), None)
+                    return
+            else:
+                stream.channel.send(envelope)
+                return
+        self._store(envelope, run)
+
+    def read(self, timeout: float) -> tuple[bool, Any]:
+        """The newest result that nobody has read, as ``(True, value)``, else ``(False, None)``.
+
+        Blocks until there is one, at most ``timeout`` seconds; ``release`` ends the wait.
+        """
+        with self._filled:
+            if timeout > 0 and not self._full and not self._released:
+                self._filled.wait_for(
+                    lambda: self._full or self._released, min(timeout, threading.TIMEOUT_MAX)
+                )
+            if not self._full:
+                return False, None
+            value, self._value, self._full = self._value, None, False
+            return True, value
+
+    def release(self) -> None:
+        """End all waits in ``read``, now and later."""
+        with self._filled:
+            self._released = True
+            self._filled.notify_all()
+
+    def wake(self) -> None:
+        """The run has failed: end all waits of readers, slot and stream."""
+        self.release()
+        stream = self.stream
+        if stream is not None:
+            stream.channel.close()
+
+    def replace_locks(self) -> None:
+        """In a forked child, where the lock may be held by a thread that is gone."""
+        self._filled = threading.Condition(threading.Lock())
+
+    def supersede(self) -> None:
+        """Nobody will read the slot any more: what is in it counts as superseded."""
+        with self._filled:
+            if self._full and self.run is not None:
+                self.run.ledger.superseded += 1
+            self._value, self._full = None, False
+
+    def _store(self, envelope: Envelope, run: Run) -> None:
+        with self._filled:
+            run.ledger.completed += 1
+            if self._full:
+                run.ledger.superseded += 1
+            self._value, self._full = envelope.value, True
+            self._filled.notify()
+
+
+def sweep_stream(stream: Stream, run: Run) -> None:
+    """Count what the reader of a stream has left behind as dropped."""
+    for found in stream.channel.sweep():
+        if type(found) is Envelope:
+            run.ledger.lose(len(run.plan.stages), "reader left")
+    stream.channel.post(_CUT)

@@ -1,0 +1,705 @@
+"""The public Pipeline: thin verbs over a description, its sessions and the registry."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from ._errors import PipelineBusy, PipelineTerminated, PipelineUndefined, PlanError
+from ._executor import Executor
+from ._input import InputGeneratorRequest
+from ._ledger import Statistics
+from ._lifecycle import Instances
+from ._observer import Observer, Profile, Profiler
+from ._plan import (
+    Description,
+    Entry,
+    Mode,
+    Plan,
+    StageOptions,
+    StageSpec,
+    check_child_options,
+    check_options,
+    describe,
+)
+from ._session import ResultStream, Session, Settings
+from ._stage import Stage, StageFactory
+from ._ticker import check_period
+
+T = TypeVar("T")
+
+_REQUEST: Final = InputGeneratorRequest()
+
+
+class Pipeline:
+    """The pipeline constructor.
+
+    Add stages with :meth:`add`, choose :meth:`serialize` or :meth:`parallelize`, then push
+    items with :meth:`forward`, :meth:`stream`, :meth:`run` or :meth:`start_loop`. All methods
+    may be called from any thread; building (``add`` and the choice of a mode) belongs to one
+    thread at a time.
+
+    Args:
+        input_generator: function that will be used to generate input data if you want the
+            pipeline to run autonomously. If None, the input needs to be given by invoking
+            "forward" method. It ends the input by raising StopIteration. Defaults to None.
+        use_profiler: whether to implement profiler to the pipeline. Defaults to False.
+        profiler: name of the profiler that ``use_profiler`` uses.
+        observers: observers of every run, by name or as objects.
+
+    Raises:
+        PluginNotFound: a profiler or observer of that name is not installed.
+        PlanError: an argument is of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        input_generator: Callable[[], Any] | None = None,
+        use_profiler: bool = False,
+        *,
+        profiler: str = "sqlite",
+        observers: Sequence[str | Observer] = (),
+    ) -> None:
+        if input_generator is not None and not callable(input_generator):
+            raise PlanError(
+                f"input_generator must be a function without arguments, not {input_generator!r}; "
+                f"for an iterable use stream(source)"
+            )
+        self._input_generator = input_generator
+        self._description = Description()
+        self._session: Session | None = None
+        self._settings = Settings()
+        self._make_executor: Callable[[], Executor] | None = None
+        self._executor_name = ""
+        self._placement: str | None = None
+        self._owner: weakref.ref[Pipeline] | None = None  # the pipeline this one is nested in
+        self._children: list[Pipeline] = []
+        self._retired = False  # a parent has cleaned up its stages
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._profiler: Profiler | None = None
+        self._observers: list[Observer] = [_observer(each) for each in observers]
+        if use_profiler:
+            found = _observer(profiler)
+            if not isinstance(found, Profiler):
+                raise PlanError(
+                    f"{profiler!r} is an observer that cannot sum up what it saw: give it in "
+                    f"observers=[{profiler!r}]"
+                )
+            self._profiler = found
+            self._observers.append(found)
+
+    # -- building ----------------------------------------------------------------------
+
+    def add(
+        self,
+        stage: Callable[[T], T] | Stage[T] | type[Stage[Any]] | StageFactory | Callable[..., Any],
+        name: str | None = None,
+        *,
+        workers: int = 1,
+        ordered: bool = True,
+        capacity: int | str = "auto",
+        overflow: str = "block",
+        on_error: Any = "stop",
+        max_age: float | None = None,
+        placement: str | None = None,
+        after: str | Sequence[str] | None = None,
+    ) -> None:
+        """Add a stage into the pipeline.
+
+        A stage can be a function that takes an input item and returns an output item; an
+        object of a class that inherits from Stage, for stages with a cleanup procedure; a
+        subclass of Stage or ``factory(make, **options)``, of which every worker makes its own;
+        or another pipeline's ``as_stage()``. A generator function turns one item into many; a
+        stage that returns ``SKIP`` filters its item out.
+
+        Args:
+            stage: the stage to be added.
+            name: the stage name. If None the object's own name, else the default stage name
+                will be given, i.e. Stage_i where i is the stage sequence number.
+            workers: how many run this stage side by side.
+            ordered: with several workers, hand items on in the order in which they came.
+            capacity: items that may wait in front of this stage, or ``"auto"``: about one
+                millisecond of its work, between one item and about a thousand.
+            overflow: what a full channel in front of this stage does: ``"block"`` slows the
+                sender, up to the source; ``"drop_oldest"`` and ``"drop_newest"`` drop and
+                count.
+            on_error: what happens when it raises: ``"stop"``, ``"skip"``, a ``Retry``, or a
+                callable that takes the StageError and returns a replacement or ``SKIP``.
+            max_age: seconds since admission; an item that is older when this stage would
+                start on it expires instead.
+            placement: where its calls happen, the name of a placement; None means in the
+                executor's worker.
+            after: reserved; refused in this version.
+
+        Raises:
+            PlanError: an option or the stage itself is wrong, or a mode has been chosen.
+            InvalidStageName: the name cannot be part of a path.
+            DuplicateStageName: another stage of this pipeline has it.
+            PipelineBusy: the nested pipeline belongs to another one.
+        """
+        self._refuse_if_lent()
+        if self._description.mode is not None:
+            raise PlanError(
+                "add() comes before serialize() and parallelize(): make a new Pipeline, or nest "
+                "this one as a stage of a new one, as_stage()"
+            )
+        options = StageOptions(
+            workers=workers,
+            ordered=ordered,
+            capacity=capacity,  # type: ignore[arg-type]  # checked there
+            overflow=overflow,  # type: ignore[arg-type]
+            on_error=on_error,
+            max_age=max_age,
+            placement=placement,
+            after=None if after is None else (after,) if isinstance(after, str) else tuple(after),
+        )
+        own = _own_name(stage)
+        if isinstance(stage, PipelineStage):
+            entry = self._nested(stage, options, name, own)
+        else:
+            spec = replace(describe(stage, name, own), options=options)
+            label = self._description.free_name(name, own)
+            check_options(stage, spec, label)
+            entry = Entry(label, options, spec=spec, keeper=Instances())
+        self._description.entries.append(entry)
+        _call_it(stage, entry.name)
+
+    def _nested(
+        self, stage: PipelineStage, options: StageOptions, name: str | None, own: str
+    ) -> Entry:
+        child = stage.pipeline
+        label = self._description.free_name(name, own)
+        check_child_options(options, label)
+        if child._contains(self):
+            raise PlanError(f"stage {label!r}: a pipeline cannot be a stage of itself")
+        child._lend_to(self)
+        self._children.append(child)
+        return Entry(label, options, child=child._description)
+
+    def _contains(self, other: Pipeline) -> bool:
+        return self is other or any(child._contains(other) for child in self._children)
+
+    def _lend_to(self, parent: Pipeline) -> None:
+        self._refuse_if_lent()
+        session = self._session
+        if session is not None and session.started:
+            session.close(keep=True)
+        self._session = None
+        self._owner = weakref.ref(parent)
+
+    def _refuse_if_lent(self) -> None:
+        if self._owner is not None and self._owner() is not None:
+            raise PipelineBusy(
+                "this pipeline is a stage of another one: use that one, or call its cleanup() first"
+            )
+
+    # -- modes -------------------------------------------------------------------------
+
+    def serialize(self) -> Pipeline:
+        """Turn the pipeline into serial pipeline. All stages will be run in sequential and
+        blocking mode, in the thread that calls ``forward``.
+
+        An earlier mode is drained and ended; its stages are handed on.
+
+        Returns:
+            this pipeline itself.
+
+        Raises:
+            PlanError: the stages do not fit together.
+            PluginNotFound: a stage asks for a placement that is not installed.
+            PipelineBusy: the pipeline is a stage of another one.
+        """
+        from ._registry import registry
+
+        settings = Settings(input_timeout=None)
+        return self._choose("serial", registry().executor("serial"), "serial", settings, None)
+
+    def parallelize(
+        self,
+        block_input: bool = True,
+        input_timeout: float = 10,
+        block_output: bool = False,
+        output_timeout: float = 10,
+        *,
+        executor: str = "threads",
+        drain_timeout: float = 10.0,
+        stuck_timeout: float = 5.0,
+        **options: Any,
+    ) -> Pipeline:
+        """Turn the pipeline into independent stage pipeline. Each stage will live in different
+        thread and work asynchronously. However, the data will be passed to the stages in the
+        same order as defined.
+
+        An earlier mode is drained and ended; its stages are handed on. Nothing starts before
+        the first use, or :meth:`start`.
+
+        Args:
+            block_input: whether to set the forward method into blocking mode if the first
+                stage is busy with the specified timeout in input_timeout. Defaults to True.
+            input_timeout: blocking timeout for the forward method in seconds. Defaults to 10.
+            block_output: whether to set the get_results method into blocking mode if there is
+                not available data from the last stage. Defaults to False.
+            output_timeout: blocking timeout for the get_results method in seconds. Defaults
+                to 10.
+            executor: name of the executor.
+            drain_timeout: seconds that ``cleanup`` gives admitted items to finish.
+            stuck_timeout: seconds without any movement after which ``cleanup`` and the end of
+                a stream give up waiting.
+            options: options of the executor.
+
+        Returns:
+            this pipeline itself.
+
+        Raises:
+            PluginNotFound: the executor, or a placement of a stage, is not installed.
+            PlanError: an argument is wrong, or the stages do not fit together.
+            PipelineBusy: the pipeline is a stage of another one.
+        """
+        from ._options import check_keywords
+        from ._registry import registry
+
+        settings = Settings(
+            block_input=_flag("block_input", block_input),
+            input_timeout=_seconds("input_timeout", input_timeout),
+            block_output=_flag("block_output", block_output),
+            output_timeout=_seconds("output_timeout", output_timeout),
+            drain_timeout=_seconds("drain_timeout", drain_timeout),
+            stuck_timeout=_seconds("stuck_timeout", stuck_timeout),
+        )
+        if not isinstance(executor, str):
+            raise PlanError(f'executor must be a name, for example "threads", not {executor!r}')
+        if executor == "serial":
+            raise PlanError('executor "serial" is what serialize() chooses: call that')
+        placement = options.pop("placement", None)
+        make = registry().executor(executor)
+        check_keywords(make, options, f"executor {executor!r}")
+        return self._choose("parallel", lambda: make(**options), executor, settings, placement)
+
+    def _choose(
+        self,
+        mode: Mode,
+        make: Callable[[], Executor],
+        executor: str,
+        settings: Settings,
+        placement: str | None,
+    ) -> Pipeline:
+        self._refuse_if_lent()
+        before = self._description.mode
+        self._description.mode = mode
+        try:
+            plan, instances = self._plan(placement)
+            self._claim_children()
+        except BaseException:
+            self._description.mode = before
+            raise
+        session, self._session = self._session, None
+        if session is not None:
+            session.close(keep=True)
+        self._make_executor = make
+        self._executor_name = executor
+        self._settings = settings
+        self._placement = placement
+        self._open(plan, instances)
+        return self
+
+    def _plan(self, placement: str | None) -> tuple[Plan, Sequence[Instances]]:
+        plan, instances = self._description.plan()
+        stages = tuple(_placed(spec, placement) for spec in plan.stages)
+        return replace(plan, stages=stages), instances
+
+    def _claim_children(self) -> None:
+        for child in self._children:
+            owner = child._owner() if child._owner is not None else None
+            if owner is not self:
+                child._lend_to(self)
+            child._claim_children()
+
+    def _open(self, plan: Plan, instances: Sequence[Instances]) -> Session:
+        assert self._make_executor is not None
+        session = Session(
+            plan,
+            instances,
+            self._make_executor,
+            self._settings,
+            self._input_generator,
+            self._observers,
+            self._executor_name,
+        )
+        self._session = session
+        self._retired = False
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        # atexit is off: at interpreter exit every live session is stopped by its own door
+        self._finalizer = weakref.finalize(self, _forsaken, session)
+        self._finalizer.atexit = False
+        return session
+
+    def _used(self) -> Session:
+        """The session to use: of the chosen mode, a new one when the last start failed."""
+        self._refuse_if_lent()
+        session = self._session
+        if session is None:
+            raise self._unusable()
+        if session.start_failed:
+            return self._open(*self._plan(self._placement))
+        return session
+
+    def _unusable(self) -> PipelineUndefined:
+        if self._retired:
+            return PipelineTerminated(
+                "the pipeline that this one was a stage of has been cleaned up: call serialize() "
+                "or parallelize() to start afresh"
+            )
+        return PipelineUndefined(
+            "the pipeline has no mode yet: call serialize() or parallelize() first"
+        )
+
+    def as_stage(self) -> Stage[Any]:
+        """Get the base pipeline executor, which can be treated as a stage. Useful if you want
+        to create pipeline inside pipeline.
+
+        The stage maps one item to that item's own result, called directly as well as added to
+        another pipeline. It keeps this pipeline alive.
+
+        Returns:
+            the base pipeline executor.
+
+        Raises:
+            PipelineUndefined: raised if method serialize or parallelize has not been invoked.
+            PipelineTerminated: the pipeline has been cleaned up.
+        """
+        if self._description.mode is None or self._retired:
+            raise self._unusable()
+        if self._session is not None and not self._session.start_failed:
+            self._session.check()
+        return PipelineStage(self)
+
+    # -- running -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Set up every stage now, instead of on the first use.
+
+        Blocks until all setups have ended.
+
+        Raises:
+            PipelineUndefined: no mode has been chosen.
+            StageError: a setup failed; what was set up has been cleaned up.
+        """
+        self._used().start()
+
+    def forward(self, data: Any = _REQUEST) -> bool:
+        """Forward data into the pipeline.
+
+        Blocks at most ``input_timeout`` seconds while the first stage is busy (serial: until
+        the item is through); the start of the pipeline does not count.
+
+        Args:
+            data: the data. If no data is given, data generated from the input generator will
+                be pushed instead. None is an item like any other.
+
+        Returns:
+            True if the data has been forwarded successfully, False otherwise: then no stage
+            will see it.
+
+        Raises:
+            PipelineUndefined: raised if method serialize and parallelize has not been invoked.
+            PipelineTerminated: the pipeline has been stopped.
+            PipelineBusy: a stream is open, or a stage of a serial pipeline forwards to it.
+            InputExhausted: the input generator has come to its end.
+            StageError: parallel: the pipeline has failed; serial: this item has.
+        """
+        return self._used().forward(data)
+
+    def get_results(self) -> Any:
+        """Get latest results from the pipeline.
+
+        With ``block_output`` it waits at most ``output_timeout`` seconds for a new one.
+
+        Returns:
+            the last data from the pipeline. The same data cannot be read twice. If the new
+            data is not available, None is returned.
+
+        Raises:
+            PipelineUndefined: raised if method serialize or parallelize has not been invoked.
+            PipelineTerminated: the pipeline has been stopped, also while waiting.
+            PipelineBusy: a stream is open.
+            StageError: the pipeline has failed.
+        """
+        return self._used().read()
+
+    def stream(self, source: Iterable[Any] | None = None) -> ResultStream:
+        """Every result, in order, with backpressure up to the source. Nothing is superseded.
+
+        Each step blocks until the next result is there. Leaving early (``break``, ``close()``)
+        stops the source and counts what is in flight as dropped.
+
+        Args:
+            source: any iterable; by default the input generator until its StopIteration.
+
+        Raises:
+            PipelineUndefined: no mode has been chosen.
+            PipelineBusy: another stream or the loop is running.
+            PlanError: neither a source nor an input generator.
+            TypeError: the source cannot be iterated.
+        """
+        return self._used().stream(source)
+
+    def run(self, source: Iterable[Any] | None = None) -> Statistics:
+        """Consume a source to its end and return the ledger. Blocks until then.
+
+        Args:
+            source: any iterable; by default the input generator until its StopIteration.
+
+        Raises:
+            Exception: as :meth:`stream`, and whatever the source or a stage raises.
+        """
+        session = self._used()
+        with session.stream(source) as results:
+            for _ in results:
+                pass
+        return session.run.ledger.snapshot()
+
+    def drain(self, timeout: float = 10.0) -> None:
+        """Wait until everything admitted so far has come to its end. The pipeline stays usable.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            DrainTimeout: something is still in flight.
+            StageError: the pipeline has failed.
+            PipelineTerminated: the pipeline has been stopped.
+        """
+        self._used().drain(_seconds("timeout", timeout))
+
+    def abort(self) -> None:
+        """Stop now: what is in flight is dropped and counted. Returns at once; ``cleanup``
+        waits for the end. Does nothing before a mode is chosen."""
+        if self._session is not None and self._owner is None:
+            self._session.abort()
+
+    def cleanup(self, *, timeout: float | None = None) -> None:
+        """Stop and cleanup the pipeline. Do nothing if the pipeline has not been initialized.
+
+        Stops the loop, drains what was admitted, cleans up every stage exactly once. Blocks at
+        most ``drain_timeout`` (nothing moving for ``stuck_timeout`` ends that earlier) and
+        then 2 s for the cleanups; a stage that does not return by then is named in a warning
+        and left behind. Called by a stage, the loop or a source it requests all that and
+        returns. May be called again, and from any thread.
+
+        Args:
+            timeout: seconds for draining; None means ``drain_timeout``, 0 aborts.
+
+        Raises:
+            CleanupError: stages raised in their cleanup; everything was done all the same.
+        """
+        session = self._session
+        if session is None or (self._owner is not None and self._owner() is not None):
+            return
+        if session.busy_here():
+            session.close_later()
+            return
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        try:
+            session.close(None if timeout is None else _seconds("timeout", timeout))
+        finally:
+            for child in self._children:
+                child._return_from(self)
+
+    def _return_from(self, parent: Pipeline) -> None:
+        """The parent has cleaned up this pipeline's stages: it is on its own again, stopped."""
+        if self._owner is None or self._owner() is not parent:
+            return
+        self._owner = None
+        self._retired = True
+        for child in self._children:
+            child._return_from(self)
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Drain and clean up; after an exception abort and clean up."""
+        if kind is not None:
+            self.abort()
+        self.cleanup()
+
+    def start_loop(self, period: float = 0.01) -> None:
+        """Start the pipeline in autonomous mode. Data generated from input generator will be
+        pushed into the pipeline at each defined period of time.
+
+        Ticks do not drift; one that comes while the one before still blocks is missed.
+
+        Args:
+            period: period to push the data, in seconds. Defaults to 0.01.
+
+        Raises:
+            PipelineUndefined: no mode has been chosen.
+            PlanError: there is no input generator, or the period is not above 0.
+            PipelineBusy: a loop is running or a stream is open.
+        """
+        self._used().start_loop(check_period(period))
+
+    def stop_loop(self) -> None:
+        """Stop the autonomous operation of the pipeline. Harmless without a loop.
+
+        Returns within 0.1 s, also when the generator or a full pipeline blocks the loop.
+
+        Raises:
+            Exception: what stopped the loop before, unless it has been raised already.
+        """
+        session = self._session
+        if session is not None:
+            session.stop_loop()
+
+    # -- seeing ------------------------------------------------------------------------
+
+    def statistics(self) -> Statistics:
+        """The ledger of the current mode: what became of every item.
+
+        While the pipeline runs it is true within the items being handed over.
+
+        Raises:
+            PipelineUndefined: no mode has been chosen.
+        """
+        session = self._session
+        if session is None:
+            self._refuse_if_lent()
+            raise self._unusable()
+        return session.run.ledger.snapshot()
+
+    def get_profiles(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Get profiles data.
+
+        Returns:
+            dictionary of the latency (in seconds) and throughput (in data/second) data
+            respectively. The data is a dict where the key is the stage name. Both are empty
+            without a profiler and until a call has ended.
+        """
+        if self._profiler is None:
+            return {}, {}
+        profile = self.profile()
+        latency = {path: each.service.mean for path, each in profile.stages.items()}
+        latency |= {path: each.latency.mean for path, each in profile.pipelines.items()}
+        throughput = {path: each.throughput for path, each in profile.stages.items()}
+        throughput |= {path: each.throughput for path, each in profile.pipelines.items()}
+        return latency, throughput
+
+    def profile(self) -> Profile:
+        """The full profile: percentiles of service and queue time per stage, end-to-end
+        latency, throughput, share of time busy and the bottleneck. Also after ``cleanup``.
+
+        Raises:
+            PlanError: the pipeline was made without a profiler.
+        """
+        if self._profiler is None:
+            raise PlanError(
+                "there is no profiler: make the pipeline with Pipeline(use_profiler=True)"
+            )
+        session = self._session
+        if session is not None and session.run.recorder is not None:
+            session.run.recorder.pass_now()
+        return self._profiler.summarize()
+
+    def __repr__(self) -> str:
+        names = " -> ".join(entry.name for entry in self._description.entries) or "no stages"
+        session = self._session
+        if self._owner is not None and self._owner() is not None:
+            state = "part of another pipeline"
+        elif session is None:
+            state = "no mode"
+        else:
+            in_flight = session.run.ledger.snapshot().in_flight
+            state = f"{self._executor_name}, {session.state}, {in_flight} in flight"
+        return f"<Pipeline {names} ({state})>"
+
+
+class PipelineStage(Stage[Any]):
+    """A pipeline as a stage. Made by ``Pipeline.as_stage``.
+
+    Called directly it gives the item's own result (SKIP when the item ended on the way), from
+    any number of threads.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def __call__(self, data: Any) -> Any:
+        """Run one item through the pipeline; blocks until it has ended."""
+        return self.pipeline._used().call(data)
+
+    def cleanup(self) -> None:
+        """Clean up the pipeline, unless a parent does."""
+        self.pipeline.cleanup()
+
+    def __repr__(self) -> str:
+        return f"<stage of {self.pipeline!r}>"
+
+
+def _observer(given: str | Observer) -> Observer:
+    if isinstance(given, Observer):
+        return given
+    if not isinstance(given, str):
+        raise PlanError(
+            f"observers are given by name or as objects of a subclass of Observer, not {given!r}"
+        )
+    from ._registry import registry
+
+    return registry().observer(given)()
+
+
+def _placed(spec: StageSpec, placement: str | None) -> StageSpec:
+    name = spec.options.placement or placement
+    if name is None:
+        return spec
+    from ._registry import registry
+
+    return registry().placement(name)().wrap(spec)
+
+
+def _own_name(stage: Any) -> str:
+    """The name that a stage has from its author, not from a pipeline."""
+    if isinstance(stage, StageFactory):
+        stage = stage.make
+    if not isinstance(stage, Stage) and not (isinstance(stage, type) and issubclass(stage, Stage)):
+        return ""
+    name = stage.name
+    if isinstance(stage, type) and not isinstance(name, str):  # a property: known later
+        return ""
+    return "" if name == stage._given_name else name
+
+
+def _call_it(stage: Any, name: str) -> None:
+    """Rename the user's object if its name is empty, as the documented API says."""
+    if isinstance(stage, Stage) and stage.name == "":
+        try:
+            stage.name = stage._given_name = name
+        except AttributeError:  # the class does not let its name be set
+            pass
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise PlanError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise PlanError(f"{name} must be seconds from 0, not {value!r}")
+    return float(value)
+
+
+def _forsaken(session: Session) -> None:
+    """The Pipeline was collected without cleanup(). Runs in a destructor."""
+    if session.started and not session.closed.is_set():
+        session.forsake()
+        warnings.warn(
+            "a running Pipeline was not cleaned up: use `with pipeline:` or call cleanup()",
+            ResourceWarning,
+            stacklevel=2,
+        )

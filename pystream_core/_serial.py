@@ -1,0 +1,195 @@
+"""The reference executor: one item at a time, in the thread of whoever brings it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ._call import Chain, Step, cleanup_all
+from ._channel import Baton, ChannelClosed
+from ._errors import CleanupError, PipelineBusy, StageError
+from ._executor import Envelope, Executor, Run
+from ._lifecycle import Instance
+from .hookspecs import ExecutorSpec, hookimpl
+
+logger = logging.getLogger("PyStream")
+
+
+class SerialExecutor(Executor):
+    """Runs all stages back to back in the caller's thread.
+
+    ``_turn`` is held by the one thread that processes an item; it guards the chain and
+    everything in it. A thread that waits for it is sent away by ``shut`` and ``abort``.
+    """
+
+    name = "serial"
+
+    _run: Run
+    _chain: Chain
+
+    def __init__(self) -> None:
+        self._turn = Baton()
+        self._instances: list[Instance] = []
+        self._started = False
+        self._orphaned = False  # the closer gave up on a call: who makes it cleans up
+
+    def start(self, run: Run) -> None:
+        self._run = run
+        for spec, kept in zip(run.plan.stages, run.instances, strict=True):
+            instance = kept.of_worker(0)
+            try:
+                instance.prepare(spec)
+            except BaseException:  # also Ctrl-C: nothing stays set up
+                cleanup_all(self._instances)
+                raise
+            self._instances.append(instance)
+        trace = run.trace()
+        self._trace = trace
+        self._chain = Chain(
+            run,
+            [
+                Step(run, index, instance, trace, in_caller=True)
+                for index, instance in enumerate(self._instances)
+            ],
+        )
+        self._started = True
+
+    def admit(self, envelope: Envelope, timeout: float | None) -> bool:
+        if not self._take_turn(timeout):
+            return False
+        run = self._run
+        try:
+            if not run.accept(envelope):
+                return False
+            for finished in self._outputs(envelope):
+                run.output(finished)
+        except StageError:
+            if envelope.reply is None:
+                raise
+            # else the caller finds the failure in the reply
+        finally:
+            self._end_turn()
+        return True
+
+    def iterate(self, source: Iterable[Any]) -> Iterator[Any]:
+        """Every result, lazily, in the caller's thread."""
+        self._take_turn(None)
+        try:
+            run = self._run
+            for item in source:
+                envelope = Envelope(item)
+                del item
+                run.accept(envelope)
+                for finished in self._outputs(envelope):
+                    if finished.seq < run.floor:
+                        run.lose(finished, len(run.plan.stages), self._trace)
+                        continue
+                    value = finished.value
+                    run.ledger.completed += 1
+                    run.end(finished, "completed", self._trace)
+                    yield value
+                    del value
+                if run.halted:
+                    raise run.refusal()
+        finally:
+            self._end_turn()
+
+    def drain(self, timeout: float | None) -> bool:
+        try:
+            if not self._turn.acquire(timeout):
+                return False
+        except ChannelClosed:
+            return self._turn.wait_free(threading.TIMEOUT_MAX if timeout is None else timeout)
+        self._turn.release()
+        return True
+
+    def shut(self) -> None:
+        self._turn.close()
+
+    def abort(self, reason: str) -> None:
+        if self._started:
+            self._run.halt(reason)
+        self._turn.close()
+
+    def working(self) -> bool:
+        return self._turn.mine()
+
+    def close(self, timeout: float, *, keep: bool = False) -> tuple[str, ...]:
+        self._turn.close()
+        left: tuple[str, ...] = ()
+        instances = list(self._instances)
+        if not self._turn.wait_free(timeout):
+            self._orphaned = not keep
+            if self._turn.owner is not None:  # else it came back just now
+                stuck = self._chain.steps[self._chain.position]
+                stuck.instance.stuck = True
+                left = (stuck.path,)
+                instances.remove(stuck.instance)
+        errors = [] if keep else self._clean_up(instances, timeout)
+        if errors:
+            raise CleanupError(
+                f"{len(errors)} stage cleanups raised", errors, left_behind=left
+            ) from errors[0]
+        return left
+
+    def _clean_up(self, instances: list[Instance], patience: float) -> list[BaseException]:
+        """One after another in this thread, where windows and connections live; one that does
+        not return can only be named."""
+        errors = []
+        for instance in instances:
+            watch = threading.Timer(patience, _name_stuck_cleanup, (instance.path, patience))
+            watch.daemon = True
+            watch.start()
+            try:
+                errors += cleanup_all([instance])
+            finally:
+                watch.cancel()
+        return errors
+
+    def _outputs(self, envelope: Envelope) -> Iterable[Envelope]:
+        if self._chain.expands:
+            return self._chain.outputs(envelope)
+        if not self._chain.steps or self._chain.call(envelope):
+            return (envelope,)
+        return ()
+
+    def _take_turn(self, timeout: float | None) -> bool:
+        if self._turn.mine():
+            raise PipelineBusy(
+                "this thread is inside a stage (or an open stream) of this very serial pipeline: "
+                "a stage cannot forward to its own pipeline; use parallelize(), or return the item"
+            )
+        try:
+            return self._turn.acquire(timeout)
+        except ChannelClosed:
+            raise self._run.refusal() from None
+
+    def _end_turn(self) -> None:
+        self._turn.release()
+        if self._orphaned:
+            self._clean_up_orphans()
+
+    def _clean_up_orphans(self) -> None:
+        """The closer left before this call came back: its stage is cleaned up here, in the
+        thread that called it."""
+        for instance in self._instances:
+            instance.stuck = False
+        cleanup_all(self._instances)
+
+
+def _name_stuck_cleanup(path: str, seconds: float) -> None:
+    logger.warning("cleanup of stage %r has not returned for %.1f s", path, seconds)
+
+
+@hookimpl
+def pystream_executors() -> list[ExecutorSpec]:
+    """The executor that is always there."""
+    return [
+        ExecutorSpec(
+            name="serial",
+            factory="pystream_core._serial:SerialExecutor",
+            summary="one item at a time, in the caller's thread",
+        )
+    ]

@@ -1,0 +1,724 @@
+"""One choice of a mode, from ``serialize()`` or ``parallelize()`` to its end.
+
+The session joins a run, its executor, the output and the input. It never refers to the
+Pipeline, so that a forgotten pipeline can be collected while its threads still hold parts of
+the session.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from ._errors import (
+    CleanupError,
+    DrainTimeout,
+    PipelineBusy,
+    PipelineTerminated,
+    PlanError,
+    StageError,
+)
+from ._executor import Envelope, Executor, Reply, Run
+from ._input import Feeder, InputGenerator, InputGeneratorRequest, Loop
+from ._ledger import Statistics
+from ._lifecycle import Instances
+from ._observer import Observer
+from ._output import Output, Stream, StreamEnd, sweep_stream
+from ._plan import Plan
+
+logger = logging.getLogger("PyStream")
+
+LEAST_CLEANUP_TIME: Final = 2.0  # seconds that stage cleanups get in any case
+EXIT_TIME: Final = 0.7  # seconds for all stage cleanups at interpreter exit
+_PROMPT: Final = 0.05  # seconds that a stop waits for a helper thread to see it
+_MOVEMENT_CHECKS: Final = 20  # how often per stuck_timeout a drain looks whether items move
+
+# The one mutable global: fork and interpreter exit must find every live session.
+_live: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What ``parallelize`` fixes for its session; times in seconds."""
+
+    block_input: bool = True
+    input_timeout: float | None = 10.0
+    block_output: bool = False
+    output_timeout: float = 10.0
+    drain_timeout: float = 10.0
+    stuck_timeout: float = 5.0
+
+
+class Session:
+    """A mode of a pipeline: not started, running, closed.
+
+    Locks: ``_start_lock`` is held while stages are set up, so that one caller starts and the
+    others wait; a stop ends that wait through ``executor.abort``. ``_close_lock`` is held by
+    the one thread that closes; others wait for ``closed``. ``_stream_lock`` guards opening
+    and closing a stream or a loop and is held for a few instructions. None of them is taken
+    by ``request_abort``, which a destructor may call.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        instances: Sequence[Instances],
+        make_executor: Callable[[], Executor],
+        settings: Settings,
+        input_generator: Callable[[], Any] | None,
+        observers: Sequence[Observer],
+        executor_name: str,
+    ) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.output = Output()
+        self.run = Run(plan, instances, self.output, executor=executor_name, observers=observers)
+        self.executor = make_executor()
+        self.run.stop_executor = self.executor.abort
+        self.input = InputGenerator(input_generator)
+        self.loop: Loop | None = None
+        self.closed = threading.Event()
+        self.started = False
+        self._stopping = ""  # why nothing is admitted any more
+        self._orphan_of_fork = False
+        self._close_later = False
+        self._results: ResultStream | None = None
+        self._start_lock = threading.Lock()
+        self._close_lock = threading.Lock()
+        self._stream_lock = threading.Lock()
+        _live.add(self)
+
+    # -- starting ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Set up every stage, once. Blocks until all setups have ended.
+
+        Raises:
+            StageError: a setup failed; what was set up has been cleaned up, and the next call
+                tries again.
+            PipelineTerminated: stopped meanwhile.
+        """
+        if self.started:
+            return
+        self.check()
+        with self._start_lock:
+            if self.started:
+                return
+            self.check()
+            run = self.run
+            self.output.attach(run)
+            if run.recorder is not None:
+                run.recorder.open(run.info)
+            try:
+                self.executor.start(run)
+            except BaseException as error:
+                self._give_up_start(error)
+                raise
+            self.started = True
+
+    def _give_up_start(self, error: BaseException) -> None:
+        if isinstance(error, StageError):
+            logger.error("%s", error, exc_info=error.__cause__)
+        self.run.halt("start failed")
+        if self.run.recorder is not None:
+            self.run.recorder.close(self.run.ledger.finish())
+        for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
+            kept.reset(shared=spec.shared)
+        self._stopping = self._stopping or "start failed"
+
+    @property
+    def state(self) -> str:
+        """One or two words for logs."""
+        if self.run.failure is not None:
+            return "failed"
+        if self._stopping or self.run.halted:
+            return "stopped"
+        return "running" if self.started else "not started"
+
+    @property
+    def start_failed(self) -> bool:
+        """The start was given up; a new session can take this one's place."""
+        return self._stopping == "start failed"
+
+    def check(self) -> None:
+        """Refuse the call unless the session can be used.
+
+        Raises:
+            StageError: a stage has failed.
+            PipelineTerminated: stopped, or the parent's after a fork.
+        """
+        if self._orphan_of_fork:
+            raise PipelineTerminated(
+                "this pipeline belongs to the parent process and does not live in a forked "
+                "child: make a new one there"
+            )
+        if self.run.failure is not None:
+            raise self.run.failure.again()
+        if self._stopping or self.run.halted:
+            raise PipelineTerminated(
+                f"the pipeline has been stopped ({self._stopping or self.run.reason}): call "
+                f"serialize() or parallelize() to start afresh"
+            )
+
+    def _check_use(self, what: str) -> None:
+        self.check()
+        self._raise_loop_error()
+        if self._results is not None:
+            raise PipelineBusy(
+                f"a stream() of this pipeline is open: read it to its end or close it before {what}"
+            )
+
+    def _raise_loop_error(self) -> None:
+        loop = self.loop
+        if loop is not None and loop.error is not None:
+            error, loop.error = loop.error, None
+            raise error.again() if isinstance(error, StageError) else error
+
+    # -- items -------------------------------------------------------------------------
+
+    def forward(self, item: Any) -> bool:
+        """See Pipeline.forward."""
+        self._check_use("forward()")
+        self.start()
+        if isinstance(item, InputGeneratorRequest):
+            item = self.input()
+        try:
+            return self._admit(Envelope(item))
+        finally:
+            self.close_if_asked()
+
+    def close_later(self) -> None:
+        """``cleanup()`` was called by a worker, the loop or the feeder: request the stop. A
+        thread that leaves a serial pipeline finishes it, or else a helper does."""
+        self._stopping = self._stopping or "cleanup"
+        self.executor.shut()
+        if (
+            self.executor.working()
+            and self.plan.mode == "serial"
+            and not (self.loop is not None and self.loop.thread is threading.current_thread())
+        ):
+            self._close_later = True
+            return
+        threading.Thread(target=self._close_in_helper, name="pystream-cleanup").start()
+
+    def close_if_asked(self) -> None:
+        """Finish what ``close_later`` began, in the thread that has just left the stages."""
+        if self._close_later and not self.executor.working():
+            self._close_later = False
+            self.close()
+
+    def _close_in_helper(self) -> None:
+        try:
+            self.close()
+        except CleanupError:
+            pass  # each error has been logged by the cleanup that raised it
+
+    def _feed(self, wanted: Callable[[], bool]) -> None:
+        """Forward one generated item for the loop."""
+        self.check()
+        self.start()
+        item = self.input()
+        self._admit(Envelope(item, wanted=wanted))
+
+    def _admit(self, envelope: Envelope) -> bool:
+        timeout = self.settings.input_timeout if self.settings.block_input else 0.0
+        admitted = self.executor.admit(envelope, timeout)
+        if not admitted:
+            self.run.ledger.reject()
+        return admitted
+
+    def call(self, item: Any) -> Any:
+        """The item's own result, SKIP when it ended without one; from any thread.
+
+        Blocks until the item has ended.
+        """
+        self._check_use("calling its stage")
+        expanding = [spec.name for spec in self.plan.stages if spec.kind == "generator"]
+        if expanding:
+            raise PlanError(
+                f"a call gives one result for one item, but {expanding[0]!r} is a generator "
+                f"stage: add this stage to a pipeline, or use stream()"
+            )
+        self.start()
+        reply = Reply()
+        envelope = Envelope(item, reply=reply)
+        if not self.executor.admit(envelope, None):
+            self.run.ledger.reject()
+            raise self.run.refusal()
+        return reply.wait()
+
+    def read(self) -> Any:
+        """See Pipeline.get_results."""
+        self._check_use("get_results()")
+        settings = self.settings
+        found, value = self.output.read(settings.output_timeout if settings.block_output else 0.0)
+        if not found:
+            self.check()
+            self._raise_loop_error()
+        return value
+
+    # -- streams -----------------------------------------------------------------------
+
+    def stream(self, source: Iterable[Any] | None) -> ResultStream:
+        """See Pipeline.stream."""
+        self._check_use("another stream()")
+        self._refuse_during_loop("stream()")
+        if source is None:
+            self.input.check()
+            source = self.input
+        else:
+            source = iter(source)
+        self.start()
+        with self._stream_lock:
+            self._check_use("another stream()")
+            self._results = ResultStream(self, source)
+            return self._results
+
+    def stream_closed(self, results: ResultStream) -> None:
+        """Forget a stream that has ended, so that the next one may open."""
+        with self._stream_lock:
+            if self._results is results:
+                self._results = None
+
+    # -- the loop ----------------------------------------------------------------------
+
+    def start_loop(self, period: float) -> None:
+        """See Pipeline.start_loop."""
+        self._check_use("start_loop()")
+        self.input.check()
+        with self._stream_lock:
+            self._refuse_during_loop("another start_loop()")
+            loop = Loop(self._feed, period)
+            self.loop = loop
+        loop.start()
+
+    def stop_loop(self) -> None:
+        """See Pipeline.stop_loop."""
+        loop = self.loop
+        if loop is not None:
+            loop.stop()
+            self._raise_loop_error()
+
+    def _refuse_during_loop(self, what: str) -> None:
+        if self.loop is not None and self.loop.running:
+            raise PipelineBusy(f"the loop is running: call stop_loop() before {what}")
+
+    # -- stopping ----------------------------------------------------------------------
+
+    def drain(self, timeout: float) -> None:
+        """See Pipeline.drain."""
+        self.check()
+        if not self.started:
+            return
+        drained = self.executor.drain(timeout)
+        self.check()
+        if not drained:
+            statistics = self.run.ledger.snapshot()
+            raise DrainTimeout(
+                f"{statistics.in_flight} items were still in flight after {timeout:g} s: "
+                f"{statistics}. Drain again with more time, or abort()"
+            )
+        self.run.report.flush()
+
+    def abort(self, reason: str = "abort") -> None:
+        """Stop now; returns at once. Waiting calls raise, workers clean up their stages."""
+        self._post_abort(reason)
+        self.output.wake()
+
+    def forsake(self) -> None:
+        """The pipeline is gone and nobody will close the session: abort it. Posts to queues
+        only, no lock, join or logging, so that a destructor may call it."""
+        self._post_abort("pipeline was not cleaned up")
+        if self.run.recorder is not None:
+            self.run.recorder.forsake()
+
+    def _post_abort(self, reason: str) -> None:
+        self._stopping = self._stopping or reason
+        if self.loop is not None:
+            self.loop.request_stop()
+        self.input.close()
+        self.run.halt(reason)
+        self.executor.abort(reason)
+
+    def busy_here(self) -> bool:
+        """Whether the calling thread is a worker, the loop or the feeder of this session."""
+        me = threading.current_thread()
+        if self.loop is not None and self.loop.thread is me:
+            return True
+        results = self._results
+        if results is not None and results.feeder is not None and results.feeder.thread is me:
+            return True
+        return self.started and self.executor.working()
+
+    def close(self, timeout: float | None = None, *, keep: bool = False) -> None:
+        """Drain, stop and clean up; once. Other callers wait until it is done.
+
+        Args:
+            timeout: seconds for draining what was admitted; None means ``drain_timeout``.
+            keep: hand the stages on to the next session, still set up.
+
+        Raises:
+            CleanupError: stage cleanups raised; everything else has been done all the same.
+        """
+        if not self._close_lock.acquire(blocking=False):
+            self.closed.wait(self._longest(timeout))
+            return
+        try:
+            if not self.closed.is_set():
+                self._close(timeout, keep)
+        finally:
+            self.closed.set()
+            self._close_lock.release()
+            _live.discard(self)
+
+    def _longest(self, timeout: float | None) -> float:
+        drain = self.settings.drain_timeout if timeout is None else timeout
+        return drain + LEAST_CLEANUP_TIME + 1.0
+
+    def _close(self, timeout: float | None, keep: bool) -> None:
+        allowed = self.settings.drain_timeout if timeout is None else max(0.0, timeout)
+        deadline = monotonic() + allowed
+        self._stopping = self._stopping or "cleanup"
+        if self.loop is not None:
+            self.loop.request_stop()
+        self.input.close()
+        if not self._wait_for_start(allowed):
+            return
+        self.executor.shut()
+        self.output.release()
+        self._end_stream()
+        if self.loop is not None:
+            self.loop.stop()
+        if not self.run.halted and not self._drain_while_moving(deadline):
+            self.executor.abort("abort")
+        left_time = max(LEAST_CLEANUP_TIME, deadline - monotonic())
+        self._shut_down(left_time, keep)
+
+    def _wait_for_start(self, allowed: float) -> bool:
+        """Let a start that is under way come to its end; False when nothing was started."""
+        if not self.started:
+            if not self._start_lock.acquire(timeout=0):
+                self.executor.abort("cleanup")
+                if not self._start_lock.acquire(timeout=max(allowed, LEAST_CLEANUP_TIME)):
+                    logger.warning("a stage is stuck in setup() and is left behind")
+                    return False
+            self._start_lock.release()
+        if not self.started:
+            self.run.halt("cleanup")
+            self.output.release()
+            self._clean_up_unstarted()
+            return False
+        return True
+
+    def _clean_up_unstarted(self) -> None:
+        if self.start_failed:
+            return
+        errors = []
+        for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
+            for instance in kept.unstarted(spec):
+                error = instance.cleanup()
+                if error is not None:
+                    errors.append(error)
+        self._forget_instances()
+        self.run.ledger.finish()
+        _raise_cleanup_errors(errors)
+
+    def _end_stream(self) -> None:
+        results = self._results
+        if results is not None:
+            results.cut()
+
+    def _drain_while_moving(self, deadline: float) -> bool:
+        """Drain until the deadline, or until nothing has moved for ``stuck_timeout``."""
+        stuck_timeout = self.settings.stuck_timeout
+        moved_at, before = monotonic(), self._movement()
+        while (now := monotonic()) < deadline:
+            patience = min(deadline - now, max(stuck_timeout / _MOVEMENT_CHECKS, 0.01))
+            if self.executor.drain(patience):
+                return True
+            if self.run.halted:
+                return False
+            after = self._movement()
+            if after != before:
+                moved_at, before = monotonic(), after
+            elif monotonic() - moved_at >= stuck_timeout:
+                return False
+        return False
+
+    def _movement(self) -> tuple[int, ...]:
+        statistics = self.run.ledger.snapshot()
+        return (
+            statistics.ended,
+            *(stage.received for stage in statistics.stages),
+            *(stage.emitted for stage in statistics.stages),
+        )
+
+    def _shut_down(self, seconds: float, keep: bool) -> None:
+        errors: Sequence[BaseException] = ()
+        left: tuple[str, ...] = ()
+        try:
+            left = self.executor.close(seconds, keep=keep)
+        except CleanupError as error:
+            errors, left = error.errors, error.left_behind
+        if left:
+            logger.warning(
+                "left behind, since the call has not returned: %s. Its item counts as abandoned; "
+                'a stage that may block for long belongs into placement="process"',
+                ", ".join(repr(path) for path in left),
+            )
+        run = self.run
+        results = self._results
+        if results is not None:
+            results.forfeit()
+        if not keep:
+            errors = [*errors, *self._clean_up_surplus()]
+            self._forget_instances()
+        final = run.ledger.finish()
+        self.output.supersede()
+        run.report.flush()
+        self._report_unfinished(final)
+        for line in run.ledger.violations():
+            logger.error("the ledger does not add up, please report this: %s", line)
+        if run.recorder is not None:
+            run.recorder.close(final)
+        _raise_cleanup_errors(errors)
+
+    def _clean_up_surplus(self) -> list[BaseException]:
+        """Instances of an earlier executor that had more workers than this one."""
+        errors = []
+        for kept in self.run.instances:
+            for instance in kept.surplus(0):
+                if not instance.stuck:
+                    error = instance.cleanup()
+                    if error is not None:
+                        errors.append(error)
+        return errors
+
+    def _forget_instances(self) -> None:
+        for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
+            kept.reset(shared=spec.shared)
+
+    def _report_unfinished(self, final: Statistics) -> None:
+        lost = {
+            reason: count
+            for reason, count in final.dropped.items()
+            if reason not in ("overflow", "interrupted")
+        }
+        if lost:
+            logger.warning(
+                "%d admitted items were not finished: %s",
+                sum(lost.values()),
+                ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items())),
+            )
+
+    # -- the end of the process --------------------------------------------------------
+
+    def close_at_exit(self, deadline: float) -> threading.Thread | None:
+        """Begin to give stage cleanups their time until the deadline, in a helper thread:
+        a serial stage may be stuck in the very call that does not end."""
+        helper = threading.Thread(target=self._close_quietly, args=(deadline,), daemon=True)
+        try:
+            helper.start()
+        except RuntimeError:  # the interpreter is too far down for new threads
+            return None
+        return helper
+
+    def _close_quietly(self, deadline: float) -> None:
+        try:
+            if self.started and not self.closed.is_set():
+                self.executor.close(max(0.0, deadline - monotonic()))
+            if self.run.recorder is not None:
+                self.run.recorder.close(self.run.ledger.finish(), timeout=0.2)
+        except Exception as error:
+            logger.error("stopping at interpreter exit: %s", error)
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: the threads are gone and locks may be held for ever, so replace
+        them and refuse every use."""
+        self._orphan_of_fork = True
+        self._start_lock = threading.Lock()
+        self._close_lock = threading.Lock()
+        self._stream_lock = threading.Lock()
+        self.closed = threading.Event()
+        self.closed.set()
+        self.output.replace_locks()
+
+
+class ResultStream(Iterator[Any]):
+    """Every result of a source, in order, with backpressure up to the source.
+
+    One reader at a time. ``close`` (also by leaving it to garbage collection, or ``with``)
+    stops early: the source is closed, what is in flight is dropped and counted as
+    ``reader left``, and the pipeline can be used again.
+    """
+
+    def __init__(self, session: Session, source: Iterable[Any]) -> None:
+        self.feeder: Feeder | None = None
+        self._session = session
+        self._source = source
+        self._ended = False
+        self._stream: Stream | None = None
+        self._serial = session.executor.iterate(source)
+        if self._serial is None:
+            self._stream = Stream(session.run.ledger.admitted)
+            session.output.stream = self._stream
+            self.feeder = Feeder(source, session.executor, self._stream)
+            self.feeder.start()
+
+    def __iter__(self) -> ResultStream:
+        return self
+
+    def __next__(self) -> Any:
+        """The next result; blocks until there is one or everything has ended.
+
+        Raises:
+            StageError: a stage failed under ``"stop"``; results that were at the output
+                already came before.
+            PipelineTerminated: the pipeline was stopped meanwhile.
+            Exception: whatever the source raised, after the results of all items before.
+        """
+        if self._ended:
+            raise StopIteration
+        if self._serial is not None:
+            try:
+                return next(self._serial)
+            except BaseException:
+                self._finish()
+                self._session.close_if_asked()
+                raise
+        assert self._stream is not None
+        found = self._stream.take()
+        if type(found) is Envelope:
+            value = found.value
+            self._session.run.ledger.streamed += 1
+            return value
+        self._finish()
+        assert isinstance(found, StreamEnd)
+        if found.error is not None:
+            raise found.error
+        self._session.check()
+        raise StopIteration
+
+    def __enter__(self) -> ResultStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_ended", True):
+            self.close()
+
+    def close(self) -> None:
+        """Stop early. Waits for the calls under way, at most ``stuck_timeout`` seconds; a
+        source that blocks is left behind and named."""
+        if self._ended:
+            return
+        session, run = self._session, self._session.run
+        if self._serial is not None:
+            run_close = getattr(self._serial, "close", None)
+            self._ended = True
+            if run_close is not None:
+                run_close()
+            close = getattr(self._source, "close", None)
+            if close is not None:
+                close()
+            session.stream_closed(self)
+            return
+        assert self.feeder is not None
+        assert self._stream is not None
+        self.feeder.request_stop()
+        run.call_back(run.ledger.admitted, "reader left")
+        self._stream.channel.close()
+        quiet = session.executor.drain(session.settings.stuck_timeout)
+        self.feeder.thread.join(_PROMPT)
+        run.call_back(run.ledger.admitted, "reader left")
+        if self.feeder.thread.is_alive():
+            where = "its source" if self.feeder.in_source else "a full pipeline"
+            logger.warning("the feeder of a closed stream is left behind, blocked in %s", where)
+        if not quiet and not run.halted:
+            logger.warning(
+                "a stream was closed while a stage had an item for more than %g s",
+                session.settings.stuck_timeout,
+            )
+        self._finish()
+
+    def cut(self) -> None:
+        """The session ends: what is delivered can still be read, then the reader is told."""
+        if self.feeder is not None:
+            self.feeder.request_stop()
+        if self._stream is not None:
+            self._stream.channel.close()
+        elif self._serial is not None:
+            close = getattr(self._serial, "close", None)
+            try:
+                if close is not None:
+                    close()
+            except ValueError:  # its reader is inside, in another thread, and will see the stop
+                return
+            self._ended = True
+            self._session.stream_closed(self)
+
+    def forfeit(self) -> None:
+        """The session is closed: what has not been read by now counts as dropped."""
+        if self._stream is not None:
+            sweep_stream(self._stream, self._session.run)
+
+    def _finish(self) -> None:
+        self._ended = True
+        if self._stream is not None:
+            self._session.output.stream = None
+            sweep_stream(self._stream, self._session.run)
+        self._session.stream_closed(self)
+
+
+def _raise_cleanup_errors(errors: Sequence[BaseException]) -> None:
+    if errors:
+        names = ", ".join(sorted({type(error).__name__ for error in errors}))
+        raise CleanupError(
+            f"{len(errors)} stage cleanup(s) raised {names}; every other stage was cleaned up",
+            errors,
+        ) from errors[0]
+
+
+def _stop_all_at_exit() -> None:
+    """An open pipeline is aborted at interpreter exit, not drained."""
+    deadline = monotonic() + EXIT_TIME
+    sessions = [session for session in list(_live) if session.started]
+    unfinished = 0
+    for session in sessions:
+        session.abort("interpreter exit")
+        unfinished += session.run.ledger.snapshot().in_flight
+    for helper in [session.close_at_exit(deadline) for session in sessions]:
+        if helper is not None:
+            helper.join(max(0.0, deadline - monotonic()))
+    if unfinished:
+        logger.warning(
+            "%d admitted items were not finished at interpreter exit: leave pipelines by "
+            "`with pipeline:` or call cleanup() before the program ends",
+            unfinished,
+        )
+
+
+def _forget_all_after_fork() -> None:
+    for session in list(_live):
+        session.forget_after_fork()
+    _live.clear()
+
+
+# atexit is too late for threads that have to be joined; this runs before threads are awaited.
+_register = getattr(threading, "_register_atexit", None)
+if _register is not None:
+    _register(_stop_all_at_exit)
+else:  # pragma: no cover  (interpreters without that function)
+    import atexit
+
+    atexit.register(_stop_all_at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch  (not on Windows)
+    os.register_at_fork(after_in_child=_forget_all_after_fork)

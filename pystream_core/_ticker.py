@@ -1,0 +1,94 @@
+"""A periodic driver without drift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import TIMEOUT_MAX
+from time import perf_counter
+
+from ._errors import PlanError
+
+_GRACE = 0.1  # a tick that is late by less than this share of a period is still on time
+
+
+def check_period(period: object) -> float:
+    """The period as a number of seconds.
+
+    Raises:
+        PlanError: it is not a finite number above 0.
+    """
+    if isinstance(period, bool) or not isinstance(period, (int, float)):
+        raise PlanError(f"period must be seconds above 0, not {period!r}")
+    if not 0 < period < math.inf:
+        raise PlanError(f"period must be seconds above 0, not {period!r}")
+    return float(period)
+
+
+class Ticker:
+    """Ticks at ``start + k * period``, whatever the work in between takes.
+
+    A tick that comes while the work of an earlier one still goes on is missed: counted and
+    never made up for.
+
+    One thread calls ``wait_tick``; ``stop`` may be called from anywhere, also from a
+    destructor, since it only posts to a queue.
+
+    Args:
+        period: seconds between ticks.
+        clock: seconds of a monotonic clock.
+        wait: waits that many seconds and says whether it was told to stop meanwhile; by
+            default a wait that ``stop`` ends.
+
+    Attributes:
+        missed: number of missed ticks.
+    """
+
+    def __init__(
+        self,
+        period: float,
+        *,
+        clock: Callable[[], float] = perf_counter,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        self.period = check_period(period)
+        self.missed = 0
+        self._clock = clock
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._wait = wait or self._wait_for_stop
+        self._start: float | None = None
+        self._tick = 0
+        self._stopped = False
+
+    def wait_tick(self) -> bool:
+        """Wait until the next tick, the first of which is now; False once stopped."""
+        now = self._clock()
+        if self._start is None:
+            self._start = now
+            return not self._stopped
+        due = int((now - self._start) / self.period)  # the latest tick that has passed
+        if due > self._tick:
+            self.missed += due - self._tick - 1
+            self._tick = due
+            if now - (self._start + due * self.period) < self.period * _GRACE:
+                return not self._stopped
+            self.missed += 1
+        self._tick += 1
+        target = self._start + self._tick * self.period
+        while not self._stopped and (left := target - self._clock()) > 0:
+            if self._wait(min(left, TIMEOUT_MAX)):
+                return False
+        return not self._stopped
+
+    def stop(self) -> None:
+        """End the wait that is under way and all later ones. Never blocks."""
+        self._stopped = True
+        self._tokens.put(None)
+
+    def _wait_for_stop(self, seconds: float) -> bool:
+        try:
+            self._tokens.get(True, seconds)
+        except Empty:
+            return False
+        return True
