@@ -81,7 +81,7 @@ class ThreadsExecutor(Executor):
     def start(self, run: Run) -> None:
         self._run = run
         self._lanes = [Lane(run, segment) for segment in run.plan.segments]
-        for lane, following in zip(self._lanes, [*self._lanes[1:], None], strict=True):
+        for lane, following in zip(self._lanes, [*self._lanes[1:], None], strict=False):
             if following is None:
                 lane.join_to(run.output, Mark.arrive)
             else:

@@ -220,7 +220,7 @@ class Worker:
                 if expands:
                     for output in chain.outputs(item):
                         send(output)
-                        output = None
+                        del output  # let go before the next one is made
                 elif call(item):
                     send(item)
             except StageError as failure:

@@ -1,0 +1,141 @@
+"""What is particular to the threads executor; the rest is the conformance suite's."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pystream_core import Pipeline, PlanError
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Opens at the end of the test in any case, so that no thread is left behind."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_threads_are_named_after_their_stage() -> None:
+    """A stack dump or a debugger tells which stage a thread serves."""
+    names: list[str] = []
+    pipeline = Pipeline()
+    pipeline.add(lambda item: names.append(threading.current_thread().name), "Detect")
+    with pipeline.parallelize(name_prefix="camera-1"):
+        pipeline.run([1])
+    assert names == ["camera-1 MainPipeline__Detect"]
+
+
+def test_unknown_options_are_refused_with_the_known_ones() -> None:
+    """A typing mistake is answered when the mode is chosen."""
+    pipeline = Pipeline()
+    with pytest.raises(PlanError, match="name_prefix"):
+        pipeline.parallelize(name_prefx="x")
+
+
+def test_workers_of_one_stage_run_side_by_side() -> None:
+    """Four workers meet at a barrier that no single one could pass."""
+    barrier = threading.Barrier(4)
+
+    def meet(item: int) -> int:
+        barrier.wait(10)
+        return item
+
+    pipeline = Pipeline()
+    pipeline.add(meet, workers=4)
+    with pipeline.parallelize():
+        assert list(pipeline.stream(range(8))) == list(range(8))
+
+
+def test_drop_oldest_never_blocks_its_sender(gate: threading.Event) -> None:
+    """Also when everything inside the bound is in hands or waits behind a slow worker."""
+    started = threading.Event()
+
+    def slow_first(item: int) -> int:
+        if item == 0:
+            started.set()
+            gate.wait(15)
+        return item
+
+    pipeline = Pipeline()
+    pipeline.add(slow_first, workers=2, capacity=1, overflow="drop_oldest")
+    with pipeline.parallelize():
+        pipeline.forward(0)
+        assert started.wait(10)
+        assert all(pipeline.forward(number) for number in range(1, 200))
+        gate.set()
+        pipeline.drain()
+        statistics = pipeline.statistics()
+    assert statistics.admitted == 200
+    assert statistics.completed + statistics.dropped["overflow"] == 200
+    assert statistics.completed >= 2
+
+
+def test_a_trivial_stage_before_a_slow_one_holds_a_handful(gate: threading.Event) -> None:
+    """The bound follows the whole cycle, not the service time."""
+    seen = threading.Semaphore(0)
+
+    def slow(item: int) -> int:
+        seen.release()
+        gate.wait(0.002)
+        return item
+
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item)
+    pipeline.add(slow)
+    with pipeline.parallelize() as running:
+        results = running.stream(iter(int, 1))
+        for _ in range(50):
+            next(results)
+        in_flight = running.statistics().in_flight
+        results.close()
+    assert in_flight <= 20
+
+
+def test_a_thread_hit_from_outside_stops_the_pipeline_loudly(
+    gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception thrown into a waiting worker is a failure like any other, not silence."""
+    import ctypes
+
+    from pystream_core import StageError
+
+    idents: list[int] = []
+    pipeline = Pipeline()
+    pipeline.add(lambda item: idents.append(threading.get_ident()), "A")
+    pipeline.parallelize()
+    pipeline.run([1])
+    with caplog.at_level(logging.ERROR, logger="PyStream"):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(idents[0]), ctypes.py_object(KeyError)
+        )
+        with pytest.raises(StageError, match="MainPipeline__A"):
+            for _ in range(1000):
+                pipeline.forward(2)
+                pipeline.drain(1)
+    pipeline.cleanup()
+    assert "MainPipeline__A" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(sys, "setswitchinterval"), reason="CPython only")
+def test_nothing_is_lost_with_a_tiny_switch_interval(tiny_switch_interval: None) -> None:
+    """Order and ledger hold when threads are switched all the time."""
+
+    def twice(item: int) -> Iterator[int]:
+        yield item
+        yield item
+
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item)
+    pipeline.add(twice, workers=3)
+    pipeline.add(lambda item: item, workers=2)
+    with pipeline.parallelize():
+        got = list(pipeline.stream(range(300)))
+        statistics = pipeline.statistics()
+    assert got == [number for number in range(300) for _ in range(2)]
+    assert statistics.completed == 600
+    assert statistics.in_flight == 0

@@ -1,0 +1,75 @@
+"""Fixtures that every test of PyStream and of its plugins can use; a pytest plugin.
+
+In the ``conftest.py`` at the root of a project::
+
+    pytest_plugins = ["pystream_core.testing.fixtures"]
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .. import _registry
+from .._pipeline import Pipeline
+from .._registry import Registry
+from ._census import Census
+from ._clock import ManualClock
+
+_PLUGIN = """
+from pystream_core import PlacementSpec, hookimpl
+
+@hookimpl
+def pystream_placements():
+    return [PlacementSpec(name="inline", factory="pystream_core.testing:InlinePlacement")]
+"""
+
+
+@pytest.fixture(autouse=True)
+def census() -> Iterator[None]:
+    """Fail a test that leaves threads, child processes or descriptors behind."""
+    before = Census()
+    yield
+    left = before.left()
+    if left:
+        pytest.fail(f"left behind: {'; '.join(left)}", pytrace=False)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that moves only when it is told to."""
+    return ManualClock()
+
+
+@pytest.fixture
+def pipelines() -> Iterator[Callable[..., Pipeline]]:
+    """Makes pipelines, and aborts and cleans up those that a test left open."""
+    made: list[Pipeline] = []
+
+    def make(*args: object, **options: object) -> Pipeline:
+        made.append(Pipeline(*args, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for each in reversed(made):
+        each.abort()
+        each.cleanup()
+
+
+@pytest.fixture
+def inline_placement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a placement that an installed plugin provides, for ``add(placement=…)``."""
+    site = tmp_path / "site"
+    info = site / "acme_inline-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-inline\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pystream]\ninline = acme_inline_plugin\n")
+    (site / "acme_inline_plugin.py").write_text(_PLUGIN)
+    monkeypatch.syspath_prepend(str(site))
+    importlib.invalidate_caches()
+    fresh = Registry()
+    monkeypatch.setattr(_registry, "registry", lambda: fresh)
+    return "inline"

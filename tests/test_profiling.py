@@ -1,0 +1,294 @@
+"""The profiler as users meet it: ``use_profiler=True``, ``get_profiles()``, ``profile()``."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import pystream
+from pystream_core import ItemEnd, Observer, Profiler, RunInfo, Span
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Profiles of this test go to a folder of its own."""
+    before = pystream.get_profiler_db_folder()
+    pystream.set_profiler_db_folder(str(tmp_path))
+    yield tmp_path
+    pystream.set_profiler_db_folder(before)
+
+
+Mode = Callable[[pystream.Pipeline], pystream.Pipeline]
+
+
+@pytest.fixture(params=["serial", "threads"])
+def choose(request: pytest.FixtureRequest) -> Mode:
+    """Each mode in turn."""
+    return (
+        pystream.Pipeline.serialize if request.param == "serial" else pystream.Pipeline.parallelize
+    )
+
+
+def make(**options: object) -> pystream.Pipeline:
+    """A profiled pipeline of two stages."""
+    pipeline = pystream.Pipeline(use_profiler=True, **options)  # type: ignore[arg-type]
+    pipeline.add(lambda item: item + 1, "A")
+    pipeline.add(lambda item: item * 2, "B")
+    return pipeline
+
+
+def test_profiles_are_empty_until_a_call_has_ended(choose: Mode) -> None:
+    """Never zero, nan or inf in place of "nothing yet"."""
+    pipeline = make()
+    assert pipeline.get_profiles() == ({}, {})
+    with choose(pipeline):
+        assert pipeline.get_profiles() == ({}, {})
+        pipeline.start()
+        assert pipeline.get_profiles() == ({}, {})
+
+
+def test_profiles_are_empty_without_a_profiler() -> None:
+    """``use_profiler`` is off by default."""
+    pipeline = pystream.Pipeline()
+    pipeline.add(lambda item: item)
+    with pipeline.serialize():
+        pipeline.run([1])
+        assert pipeline.get_profiles() == ({}, {})
+        with pytest.raises(pystream.PlanError, match="use_profiler=True"):
+            pipeline.profile()
+
+
+def test_figures_are_there_from_the_first_item_on(choose: Mode) -> None:
+    """Every stage and the main pipeline, finite and above zero, also after cleanup."""
+    pipeline = make()
+    with choose(pipeline):
+        pipeline.run([1])
+        during = pipeline.get_profiles()
+    for latency, throughput in (during, pipeline.get_profiles()):
+        assert (
+            set(latency)
+            == set(throughput)
+            == {
+                "MainPipeline",
+                "MainPipeline__A",
+                "MainPipeline__B",
+            }
+        )
+        assert all(0 < each < math.inf for each in [*latency.values(), *throughput.values()])
+
+
+def test_a_stage_appears_also_when_its_call_raised(choose: Mode) -> None:
+    """The main pipeline appears with its first completed item only."""
+
+    def fail(item: int) -> int:
+        raise ValueError(item)
+
+    pipeline = pystream.Pipeline(use_profiler=True)
+    pipeline.add(fail, "A", on_error="skip")
+    with choose(pipeline):
+        pipeline.run([1])
+        latency, throughput = pipeline.get_profiles()
+    assert set(latency) == set(throughput) == {"MainPipeline__A"}
+
+
+def test_nested_pipelines_have_names_of_their_own(choose: Mode) -> None:
+    """``MainPipeline__Child`` and ``MainPipeline__Child__A`` in every form."""
+    for inner in (pystream.Pipeline.serialize, pystream.Pipeline.parallelize):
+        child = pystream.Pipeline()
+        child.add(lambda item: item + 1, "StageA")
+        inner(child)
+        pipeline = pystream.Pipeline(use_profiler=True)
+        pipeline.add(child.as_stage(), "Child")
+        with choose(pipeline):
+            pipeline.run(range(3))
+            latency, _ = pipeline.get_profiles()
+        assert set(latency) == {
+            "MainPipeline",
+            "MainPipeline__Child",
+            "MainPipeline__Child__StageA",
+        }
+
+
+def test_the_bottleneck_is_the_busiest_stage(choose: Mode) -> None:
+    """Service time counts, not queue time."""
+    pipeline = pystream.Pipeline(use_profiler=True)
+    pipeline.add(lambda item: item, "Quick")
+    pipeline.add(lambda item: threading.Event().wait(0.002) or item, "Slow")
+    with choose(pipeline):
+        pipeline.run(range(10))
+        profile = pipeline.profile()
+    assert profile.bottleneck == "MainPipeline__Slow"
+    slow = profile.stages["MainPipeline__Slow"]
+    assert slow.calls == 10
+    assert 0.002 <= slow.service.p50 <= slow.service.p90 <= slow.service.p99
+    assert 0 < slow.busy <= 1
+    assert profile.pipelines["MainPipeline"].items == 10
+    assert profile.lost == 0
+
+
+def test_runs_are_kept_in_one_database(folder: Path, choose: Mode) -> None:
+    """A pipeline's run is there after cleanup, next to earlier ones."""
+    for _ in range(2):
+        pipeline = make()
+        with choose(pipeline):
+            pipeline.run(range(5))
+    with sqlite3.connect(folder / "profiles.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM run").fetchone() == (2,)
+        assert database.execute("SELECT count(*) FROM span").fetchone() == (20,)
+    database.close()
+
+
+class Watcher(Observer):
+    """Notes which threads call it."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+        self.spans: list[Span] = []
+        self.items: list[ItemEnd] = []
+        self.run: RunInfo | None = None
+        self.closed_with: pystream.Statistics | None = None
+
+    def opened(self, run: RunInfo) -> None:
+        self.run = run
+
+    def collect(self, spans: Sequence[Span], items: Sequence[ItemEnd]) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.spans += spans
+        self.items += items
+
+    def closed(self, statistics: pystream.Statistics) -> None:
+        self.closed_with = statistics
+
+
+def test_no_worker_ever_enters_an_observer(choose: Mode) -> None:
+    """G26: only the collector does, or the thread that closes."""
+    watcher = Watcher()
+    workers: set[str] = set()
+    pipeline = pystream.Pipeline(observers=[watcher])
+    pipeline.add(lambda item: workers.add(threading.current_thread().name) or item, "A")
+    with choose(pipeline):
+        pipeline.run(range(1000))
+        pipeline.drain()
+    allowed = {"pystream-collector", threading.current_thread().name}
+    assert watcher.threads <= allowed
+    assert len(watcher.spans) == 1000
+    assert len(watcher.items) == 1000
+    assert watcher.closed_with is not None
+    assert watcher.closed_with.completed == 1000
+
+
+def test_spans_tell_order_and_queue_time(choose: Mode) -> None:
+    """queued <= start <= end, and the stage before ends before the next one starts."""
+    watcher = Watcher()
+    pipeline = pystream.Pipeline(observers=[watcher])
+    pipeline.add(lambda item: item, "A")
+    pipeline.add(lambda item: item, "B")
+    with choose(pipeline):
+        pipeline.run(range(50))
+    assert watcher.run is not None
+    assert watcher.run.stages == (("MainPipeline", "A"), ("MainPipeline", "B"))
+    by_item: dict[tuple[int, int], Span] = {(span[1], span[0]): span for span in watcher.spans}
+    assert len(by_item) == 100
+    for seq in range(50):
+        first, second = by_item[seq, 0], by_item[seq, 1]
+        assert first[3] <= first[4] <= first[5] == second[3] <= second[4] <= second[5]
+
+
+def test_an_observer_that_raises_is_logged_once_and_dropped(
+    choose: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pipeline and the other observers do not notice."""
+
+    class Broken(Observer):
+        def collect(self, spans: Sequence[Span], items: Sequence[ItemEnd]) -> None:
+            raise SystemExit("broken")
+
+    watcher = Watcher()
+    pipeline = pystream.Pipeline(observers=[Broken(), watcher])
+    pipeline.add(lambda item: item)
+    with caplog.at_level(logging.ERROR, logger="PyStream"), choose(pipeline):
+        pipeline.run(range(3))
+        pipeline.run(range(3))
+    assert len([record for record in caplog.records if "Broken" in record.getMessage()]) == 1
+    assert len(watcher.spans) == 6
+
+
+def test_storage_that_cannot_be_used_costs_one_warning(
+    choose: Mode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """G26: items flow, and the profile of what is in memory can still be read."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    pystream.set_profiler_db_folder(str(blocked))
+    pipeline = make()
+    blocked.rmdir()
+    blocked.write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING, logger="PyStream"), choose(pipeline):
+        pipeline.run(range(20))
+        latency, _ = pipeline.get_profiles()
+    assert "MainPipeline__A" in latency
+    assert len([each for each in caplog.records if each.levelno == logging.WARNING]) == 1
+
+
+def test_an_observer_without_a_summary_is_no_profiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``profiler=`` names something that can sum up."""
+    from pystream_core import registry
+
+    monkeypatch.setattr(type(registry()), "observer", lambda self, name: Watcher)
+    with pytest.raises(pystream.PlanError, match="observers="):
+        pystream.Pipeline(use_profiler=True, profiler="watcher")
+
+
+def test_a_missing_profiler_is_named_with_the_command() -> None:
+    """At once, when the pipeline is made."""
+    with pytest.raises(pystream.PluginNotFound, match="sqllite"):
+        pystream.Pipeline(use_profiler=True, profiler="sqllite")
+
+
+def test_the_outermost_pipeline_alone_decides() -> None:
+    """A nested pipeline's own profiler sees nothing."""
+    child = make()
+    child.serialize()
+    pipeline = pystream.Pipeline()
+    pipeline.add(child.as_stage(), "Child")
+    with pipeline.serialize():
+        pipeline.run(range(3))
+    assert pipeline.get_profiles() == ({}, {})
+    assert child.get_profiles() == ({}, {})
+
+
+def test_profiles_follow_a_change_of_mode() -> None:
+    """The profile is that of the latest start; an earlier one can be read until then."""
+    pipeline = make()
+    pipeline.serialize()
+    pipeline.run(range(3))
+    pipeline.parallelize()
+    assert pipeline.profile().stages["MainPipeline__A"].calls == 3
+    pipeline.run(range(4))
+    assert pipeline.profile().stages["MainPipeline__A"].calls == 4
+    pipeline.cleanup()
+
+
+def test_expired_and_filtered_items_have_no_latency_of_the_whole() -> None:
+    """Only completed items count for the main pipeline."""
+    pipeline = pystream.Pipeline(use_profiler=True)
+    pipeline.add(lambda item: pystream.SKIP if item % 2 else item, "Even")
+    with pipeline.serialize():
+        pipeline.run(range(10))
+        profile = pipeline.profile()
+    assert profile.stages["MainPipeline__Even"].calls == 10
+    assert profile.pipelines["MainPipeline"].items == 5
+
+
+def test_profiler_is_an_abstract_contract() -> None:
+    """A profiler must sum up; a plain observer need not do anything."""
+    assert issubclass(Profiler, Observer)
+    observer = Observer()
+    observer.collect([], [])
+    observer.lost(1)
