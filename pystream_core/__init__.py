@@ -53,7 +53,7 @@ from ._registry import (
     source as source,
     stage as stage,
 )
-from ._session import ResultStream as ResultStream
+from ._results import ResultStream as ResultStream
 from ._stage import SKIP as SKIP, Stage as Stage, StageFactory as StageFactory, factory as factory
 from ._ticker import Ticker as Ticker
 from .hookspecs import (

@@ -38,6 +38,8 @@ class Step:
             when the item has ended here. Raises StageError under the policy ``"stop"``. Not
             for generator stages, which have ``expand``.
         expands: the stage is a generator.
+        watched: its calls need clock readings.
+        stage: the user's callable.
     """
 
     def __init__(
@@ -51,13 +53,15 @@ class Step:
         self.instance = instance
         self.counters: Counters = run.ledger.counters(index)
         self.expands = instance.kind == "generator"
-        self._stage = instance.stage
+        self.stage = instance.stage
         self._policy = spec.options.on_error
         self._max_age_ns = spec.max_age_ns
         self._trace = trace
         self._passing = _PASSING if in_caller else ()
-        watched = trace is not None or self._max_age_ns is not None
-        self.call: Callable[[Envelope], bool] = self._call_watched if watched else self._call_plain
+        self.watched = trace is not None or self._max_age_ns is not None
+        self.call: Callable[[Envelope], bool] = (
+            self._call_watched if self.watched else self._call_plain
+        )
 
     # -- one item ----------------------------------------------------------------------
 
@@ -65,9 +69,9 @@ class Step:
         counters = self.counters
         counters.received += 1
         try:
-            value = self._stage(envelope.value)
+            value = self.stage(envelope.value)
         except BaseException as error:
-            return self._failed(envelope, error)
+            return self.failed(envelope, error)
         if value is SKIP:
             counters.filtered += 1
             self.run.end(envelope, "filtered", None)
@@ -83,10 +87,10 @@ class Step:
         if self._expired(envelope, start):
             return False
         try:
-            value = self._stage(envelope.value)
+            value = self.stage(envelope.value)
         except BaseException as error:
             self._span(envelope, start, perf_counter_ns(), "failed")
-            return self._failed(envelope, error)
+            return self.failed(envelope, error)
         if value is SKIP:
             self._span(envelope, start, perf_counter_ns(), "filtered")
             self.counters.filtered += 1
@@ -117,7 +121,7 @@ class Step:
                 begin = perf_counter_ns() if self._trace else 0
                 try:
                     if outputs is None:
-                        outputs = iter(self._stage(parent.value))
+                        outputs = iter(self.stage(parent.value))
                     value = next(outputs)
                 except StopIteration:
                     inside += (perf_counter_ns() if self._trace else 0) - begin
@@ -130,7 +134,7 @@ class Step:
                     inside += (perf_counter_ns() if self._trace else 0) - begin
                     self._span(parent, start, start + inside, "failed")
                     ended = True
-                    if self._failed(parent, error):
+                    if self.failed(parent, error):
                         yield parent
                     return
                 inside += (perf_counter_ns() if self._trace else 0) - begin
@@ -193,7 +197,7 @@ class Step:
             )
         envelope.queued_ns = end
 
-    def _failed(self, envelope: Envelope, error: BaseException) -> bool:
+    def failed(self, envelope: Envelope, error: BaseException) -> bool:
         """Apply the failure policy. True: ``envelope.value`` is a replacement to hand on."""
         if isinstance(error, self._passing):
             logger.error(
@@ -233,7 +237,7 @@ class Step:
                 return False
             start = perf_counter_ns()
             try:
-                value = self._stage(envelope.value)
+                value = self.stage(envelope.value)
             except self._passing:
                 self.drop(envelope, "interrupted")
                 raise
@@ -243,7 +247,7 @@ class Step:
                 continue
             outcome = "filtered" if value is SKIP else "emitted"
             self._span(envelope, start, perf_counter_ns(), outcome)
-            return self._hand_on(envelope, value)
+            return self.hand_on(envelope, value)
         return error
 
     def _ask(
@@ -269,9 +273,9 @@ class Step:
         if value is SKIP:
             self._count_failed(envelope, failure)
             return False
-        return self._hand_on(envelope, value)
+        return self.hand_on(envelope, value)
 
-    def _hand_on(self, envelope: Envelope, value: Any) -> bool:
+    def hand_on(self, envelope: Envelope, value: Any) -> bool:
         if value is SKIP:
             self.counters.filtered += 1
             self.run.end(envelope, "filtered", self._trace)
@@ -304,12 +308,18 @@ class Chain:
         position: index in ``steps`` of the stage that is working, for naming a stuck one.
         expands: there is a generator among them, so items are processed by ``outputs``;
             otherwise by ``call``.
+        plain: every stage with its position, when none is a generator or needs a clock, so
+            that a caller may run them in a loop of its own and report what deviates to
+            ``after``; else None.
     """
 
     def __init__(self, run: Run, steps: Sequence[Step]) -> None:
         self.steps = tuple(steps)
         self.position = 0
         self.expands = any(step.expands for step in steps)
+        self.plain: tuple[tuple[int, Callable[[Any], Any]], ...] | None = None
+        if not any(step.expands or step.watched for step in steps):
+            self.plain = tuple(enumerate(step.stage for step in steps))
         self._run = run
         self.call: Callable[[Envelope], bool] = steps[0].call if len(steps) == 1 else self._call_all
 
@@ -324,6 +334,28 @@ class Chain:
             if not step.call(envelope):
                 return False
         return True
+
+    def after(
+        self, position: int, envelope: Envelope, error: BaseException | None
+    ) -> Iterator[Envelope]:
+        """What comes of an item that ``plain`` did not bring through.
+
+        Args:
+            position: of the stage that raised, or that returned what the envelope holds.
+            envelope: with what that stage returned, or was given when it raised.
+            error: what it raised, None when it returned.
+        """
+        for step in self.steps[:position]:
+            step.counters.received += 1
+            step.counters.emitted += 1
+        step = self.steps[position]
+        step.counters.received += 1
+        if error is not None:
+            if not step.failed(envelope, error):
+                return
+        elif not step.hand_on(envelope, envelope.value):
+            return
+        yield from self.outputs(envelope, position + 1)
 
     def outputs(self, envelope: Envelope, first: int = 0) -> Iterator[Envelope]:
         """Everything that comes of one item, as soon as it is made."""

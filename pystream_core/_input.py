@@ -187,7 +187,7 @@ class Feeder:
         except BaseException as raised:  # delivered by the stream, behind the last result
             error = raised
         if self._stopping or error is not None:
-            _close(items)
+            close_source(items)
         if not self._stopping:
             self._executor.drain(None)
         self._stream.end(error)
@@ -206,7 +206,7 @@ class Feeder:
             return False
 
 
-def _close(items: object) -> None:
+def close_source(items: object) -> None:
     """Close a source that can be closed; what it raises then is logged."""
     close = getattr(items, "close", None)
     if close is None or not isinstance(items, Iterator):

@@ -184,6 +184,8 @@ class Ledger:
         self.admitted = 0  # written under the executor's front lock
         self.completed = 0  # written by the output, one call at a time
         self.streamed = 0  # completed as well; written by the reader of a stream
+        self.passed = 0  # went through every stage and out without an event: received, emitted
+        # and completed at once; written by the thread that runs a serial stream
         self.superseded = 0  # written under the output's lock
         self._rejected = 0
         self._lock = threading.Lock()  # guards _rejected and growing _workers; held briefly
@@ -257,8 +259,9 @@ class Ledger:
         with self._lock:
             workers = [tuple(counters) for counters in self._workers]
             lost = [dict(reasons) for reasons in self._lost_before]
+        passed = self.passed
         return tuple(
-            _sum(path, counters, before)
+            _sum(path, counters, before, passed)
             for path, counters, before in zip(self.paths, workers, lost, strict=False)
         )
 
@@ -274,7 +277,7 @@ class Ledger:
         }
         # Ends are read before admissions, so that a snapshot never shows more ends than
         # admitted items, whatever runs meanwhile.
-        completed = self.completed + self.streamed
+        completed = self.completed + self.streamed + self.passed
         ended = completed + sum(totals[name] for name in _OWN_BINS) + sum(dropped.values())
         admitted = self.admitted
         return Statistics(
@@ -289,7 +292,9 @@ class Ledger:
         )
 
 
-def _sum(path: str, workers: tuple[Counters, ...], lost_before: dict[str, int]) -> StageStatistics:
+def _sum(
+    path: str, workers: tuple[Counters, ...], lost_before: dict[str, int], passed: int
+) -> StageStatistics:
     dropped: Counter[str] = Counter()
     for counters in workers:
         dropped.update(dict(counters.dropped))
@@ -298,6 +303,8 @@ def _sum(path: str, workers: tuple[Counters, ...], lost_before: dict[str, int]) 
         name: sum(getattr(counters, name) for counters in workers)
         for name in (*_OWN_BINS, "emitted", "spawned", "received")
     }
+    figures["emitted"] += passed
+    figures["received"] += passed
     return StageStatistics(
         path=path,
         dropped=MappingProxyType(dict(dropped)),

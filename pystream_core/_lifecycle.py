@@ -17,21 +17,27 @@ logger = logging.getLogger("PyStream")
 class Instance:
     """One stage instance and where it is in its life.
 
-    ``_lock`` guards the two flags; it is never held while user code runs. An instance belongs
-    to one worker at a time. ``cleanup`` may be tried from several threads: the first one does
-    it.
+    ``_lock`` guards the flags; it is never held while user code runs. An instance belongs to
+    one worker at a time, from ``prepare`` to ``come_back``. ``cleanup`` may be tried from
+    several threads: the first one does it. While the instance is stuck in a call it only
+    leaves word, and the worker does it when the call has come back.
 
     Attributes:
         stage: the callable; None before ``prepare``.
         kind: how its calls behave.
+        stuck: left behind in its setup, a call or its cleanup, which has not returned.
+        in_setup: its setup is running.
     """
 
     def __init__(self) -> None:
         self.stage: Callable[[Any], Any] | None = None
         self.kind: CallKind = "function"
         self.path = ""
-        self.stuck = False  # left behind in a call that has not returned
+        self.stuck = False
+        self.in_setup = False
         self._ready = False
+        self._in_use = False  # a worker has it, or its cleanup is running
+        self._due = False  # to be cleaned up as soon as it is no longer stuck
         self._lock = threading.Lock()
 
     @property
@@ -54,8 +60,12 @@ class Instance:
                 f"stage {spec.name!r} is still in a call of an earlier run that never returned: "
                 f"use another object, or the class or factory(...) in its place"
             )
+        with self._lock:
+            self._in_use = True
+            self._due = False
         if self._ready:
             return
+        self.in_setup = True
         try:
             if self.stage is None:
                 self.stage = _checked(spec.make(), spec)
@@ -63,30 +73,61 @@ class Instance:
             if isinstance(self.stage, Stage):
                 self.stage.setup()
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            self.stage = self.stage if spec.shared else None
+            self._setup_failed(spec)
             raise
         except BaseException as error:
-            self.stage = self.stage if spec.shared else None
+            self._setup_failed(spec)
             raise StageError(
                 f"stage {spec.name!r} could not be set up: {describe_error(error)}",
                 path=spec.name,
             ) from error
+        finally:
+            self.in_setup = False
         self._ready = True
+
+    def _setup_failed(self, spec: StageSpec) -> None:
+        self.stage = self.stage if spec.shared else None
+        with self._lock:
+            self._in_use = self.stuck = False
+
+    def leave_behind(self) -> None:
+        """The closer waits no longer for the worker; unless that is just done with it, the
+        instance is stuck from now on."""
+        with self._lock:
+            self.stuck = self._in_use
+
+    def come_back(self, *, clean_up: bool) -> BaseException | None:
+        """Its worker is done with it; clean it up if asked to now or while it was stuck.
+
+        Returns what the cleanup raised.
+        """
+        with self._lock:
+            self._in_use = self.stuck = False
+            clean_up = clean_up or self._due
+        return self.cleanup() if clean_up else None
 
     def cleanup(self) -> BaseException | None:
         """Call the stage's ``cleanup`` unless that has been done; return what it raised.
 
-        Blocks as long as the user's code does.
+        Blocks as long as the user's code does; not at all while the instance is stuck: then
+        the worker cleans it up when it comes back.
         """
         with self._lock:
+            if self.stuck:
+                self._due = True
+                return None
             ready, self._ready = self._ready, False
-        if not ready or not isinstance(self.stage, Stage):
-            return None
+            if not ready or not isinstance(self.stage, Stage):
+                return None
+            self._in_use = True
         try:
             self.stage.cleanup()
         except BaseException as error:  # reported together, after every other cleanup
             logger.error("cleanup of stage %r raised", self.path, exc_info=error)
             return error
+        finally:
+            with self._lock:
+                self._in_use = self.stuck = self._due = False
         return None
 
     def adopt(self, stage: Callable[[Any], Any], path: str) -> None:
@@ -115,9 +156,14 @@ class Instances:
         """Instances that an earlier executor with more workers has left."""
         return [one for one in self._all[workers:] if one.ready]
 
-    def unstarted(self, spec: StageSpec) -> list[Instance]:
-        """What there is to clean up when nothing was ever started: the user's own object."""
-        if self._all or not spec.shared:
+    def in_setup(self) -> list[str]:
+        """Paths of the instances whose setup is running."""
+        return [one.path for one in tuple(self._all) if one.in_setup]
+
+    def unstarted(self, spec: StageSpec, *, adopt: bool) -> list[Instance]:
+        """What there is to clean up when this session was not started: what an earlier one
+        has handed on, else (``adopt``) the user's own object."""
+        if self._all or not spec.shared or not adopt:
             return [one for one in self._all if one.ready]
         instance = self.of_worker(0)
         instance.adopt(spec.make(), spec.name)
@@ -125,8 +171,15 @@ class Instances:
 
     def reset(self, *, shared: bool) -> None:
         """Forget instances that have been cleaned up: a new start makes new ones. A user's
-        own object that is stuck in a call stays known."""
-        self._all = [one for one in self._all if one.ready or (shared and one.stuck)]
+        own object that is stuck in a call stays known; any other one that is stuck is left to
+        its worker, which cleans it up when the call has come back."""
+        kept = []
+        for one in self._all:
+            if one.stuck and not shared:
+                one.cleanup()
+            elif one.ready or one.stuck:
+                kept.append(one)
+        self._all = kept
 
 
 def _checked(stage: Any, spec: StageSpec) -> Callable[[Any], Any]:

@@ -151,15 +151,17 @@ class Output:
         with self._filled:
             if self._full and self.run is not None:
                 self.run.ledger.superseded += 1
-            self._value, self._full = None, False
+            old, self._value, self._full = self._value, None, False
+        del old  # let go outside of the lock: its destructor may do anything
 
     def _store(self, envelope: Envelope, run: Run) -> None:
         with self._filled:
             run.ledger.completed += 1
             if self._full:
                 run.ledger.superseded += 1
-            self._value, self._full = envelope.value, True
+            old, self._value, self._full = self._value, envelope.value, True
             self._filled.notify()
+        del old  # let go outside of the lock: its destructor may do anything
 
 
 def sweep_stream(stream: Stream, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,8 @@ from ._plan import (
     check_options,
     describe,
 )
-from ._session import ResultStream, Session, Settings
+from ._results import ResultStream
+from ._session import Session, Settings
 from ._stage import Stage, StageFactory
 from ._ticker import check_period
 
@@ -79,6 +81,7 @@ class Pipeline:
         self._children: list[Pipeline] = []
         self._retired = False  # a parent has cleaned up its stages
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._reopening = threading.Lock()  # held while a failed start is replaced
         self._profiler: Profiler | None = None
         self._observers: list[Observer] = [_observer(each) for each in observers]
         if use_profiler:
@@ -344,7 +347,10 @@ class Pipeline:
         if session is None:
             raise self._unusable()
         if session.start_failed:
-            return self._open(*self._plan(self._placement))
+            with self._reopening:  # several threads may see the same failed start
+                if self._session is session:
+                    return self._open(*self._plan(self._placement))
+            return self._used()
         return session
 
     def _unusable(self) -> PipelineUndefined:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._call import Chain, Step, cleanup_all
@@ -12,6 +12,7 @@ from ._channel import Baton, ChannelClosed
 from ._errors import CleanupError, PipelineBusy, StageError
 from ._executor import Envelope, Executor, Run
 from ._lifecycle import Instance
+from ._stage import SKIP
 from .hookspecs import ExecutorSpec, hookimpl
 
 logger = logging.getLogger("PyStream")
@@ -77,24 +78,65 @@ class SerialExecutor(Executor):
         """Every result, lazily, in the caller's thread."""
         self._take_turn(None)
         try:
-            run = self._run
-            for item in source:
-                envelope = Envelope(item)
-                del item
-                run.accept(envelope)
-                for finished in self._outputs(envelope):
-                    if finished.seq < run.floor:
-                        run.lose(finished, len(run.plan.stages), self._trace)
-                        continue
-                    value = finished.value
-                    run.ledger.completed += 1
-                    run.end(finished, "completed", self._trace)
-                    yield value
-                    del value
-                if run.halted:
-                    raise run.refusal()
+            if self._chain.plain is not None:
+                yield from self._iterate_plain(source, self._chain.plain)
+            else:
+                for item in source:
+                    envelope = Envelope(item)
+                    del item
+                    self._run.accept(envelope)
+                    yield from self._complete(self._outputs(envelope))
         finally:
             self._end_turn()
+
+    def _iterate_plain(
+        self, source: Iterable[Any], stages: tuple[tuple[int, Callable[[Any], Any]], ...]
+    ) -> Iterator[Any]:
+        """The same for functions that nobody times: a bare loop, and one counter for the items
+        that come through without an event. (Measured: 1.5 times the bare loop; with an
+        envelope and a call for each stage it was 9 times.)"""
+        run, chain = self._run, self._chain
+        ledger = run.ledger
+        for value in source:
+            if run.halted:
+                raise run.refusal()
+            seq = ledger.admitted
+            ledger.admitted = seq + 1
+            raised: BaseException | None = None
+            position = 0
+            through = False
+            try:
+                for position, stage in stages:
+                    chain.position = position
+                    value = stage(value)
+                    if value is SKIP or run.halted:
+                        break
+                else:
+                    through = True
+            except BaseException as error:
+                raised = error
+            if through:
+                ledger.passed += 1
+                yield value
+                del value
+                continue
+            envelope = Envelope(value, seq)
+            del value
+            yield from self._complete(chain.after(position, envelope, raised))
+
+    def _complete(self, outputs: Iterable[Envelope]) -> Iterator[Any]:
+        run = self._run
+        for finished in outputs:
+            if finished.seq < run.floor:
+                run.lose(finished, len(run.plan.stages), self._trace)
+                continue
+            value = finished.value
+            run.ledger.completed += 1
+            run.end(finished, "completed", self._trace)
+            yield value
+            del value
+        if run.halted:
+            raise run.refusal()
 
     def drain(self, timeout: float | None) -> bool:
         try:

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
@@ -25,12 +25,13 @@ from ._errors import (
     StageError,
 )
 from ._executor import Envelope, Executor, Reply, Run
-from ._input import Feeder, InputGenerator, InputGeneratorRequest, Loop
+from ._input import InputGenerator, InputGeneratorRequest, Loop
 from ._ledger import Statistics
 from ._lifecycle import Instances
 from ._observer import Observer
-from ._output import Output, Stream, StreamEnd, sweep_stream
+from ._output import Output
 from ._plan import Plan
+from ._results import FedResults, ResultStream, own_results
 
 logger = logging.getLogger("PyStream")
 
@@ -88,7 +89,9 @@ class Session:
         self._stopping = ""  # why nothing is admitted any more
         self._orphan_of_fork = False
         self._close_later = False
-        self._results: ResultStream | None = None
+        self._results: FedResults | None = None  # the open stream of an executor with threads
+        self._own_open = False  # a stream of an executor without threads is being read
+        self._own_results: weakref.ref[Generator[Any, None, None]] | None = None
         self._start_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._stream_lock = threading.Lock()
@@ -169,7 +172,7 @@ class Session:
     def _check_use(self, what: str) -> None:
         self.check()
         self._raise_loop_error()
-        if self._results is not None:
+        if self._results is not None or self._own_open:
             raise PipelineBusy(
                 f"a stream() of this pipeline is open: read it to its end or close it before {what}"
             )
@@ -186,7 +189,7 @@ class Session:
         """See Pipeline.forward."""
         self._check_use("forward()")
         self.start()
-        if isinstance(item, InputGeneratorRequest):
+        if type(item) is InputGeneratorRequest:  # isinstance would ask the item for its class
             item = self.input()
         try:
             return self._admit(Envelope(item))
@@ -275,16 +278,40 @@ class Session:
         else:
             source = iter(source)
         self.start()
+        results = self.executor.iterate(source)
+        if results is not None:
+            # open from its first step on: one that is never read keeps nobody out
+            own = own_results(results, source, self._open_own, self._end_own)
+            self._own_results = weakref.ref(own)
+            return ResultStream(own)
         with self._stream_lock:
             self._check_use("another stream()")
-            self._results = ResultStream(self, source)
-            return self._results
+            fed = FedResults(
+                self.executor,
+                self.run,
+                self.output,
+                source,
+                patience=self.settings.stuck_timeout,
+                check=self.check,
+                on_end=self._end_fed,
+            )
+            self._results = fed
+        return ResultStream(fed)
 
-    def stream_closed(self, results: ResultStream) -> None:
-        """Forget a stream that has ended, so that the next one may open."""
+    def _end_fed(self, results: FedResults) -> None:
         with self._stream_lock:
             if self._results is results:
                 self._results = None
+
+    def _open_own(self, results: Any) -> None:
+        with self._stream_lock:
+            self._check_use("another stream()")
+            self._refuse_during_loop("stream()")
+            self._own_open = True
+
+    def _end_own(self) -> None:
+        self._own_open = False
+        self.close_if_asked()
 
     # -- the loop ----------------------------------------------------------------------
 
@@ -352,9 +379,13 @@ class Session:
         if self.loop is not None and self.loop.thread is me:
             return True
         results = self._results
-        if results is not None and results.feeder is not None and results.feeder.thread is me:
+        if results is not None and results.feeder.thread is me:
             return True
-        return self.started and self.executor.working()
+        if not self.started or not self.executor.working():
+            return False
+        # The reader of a serial stream holds its turn also between two results.
+        own = self._own_results() if self._own_results is not None else None
+        return own is None or not self._own_open or own.gi_running
 
     def close(self, timeout: float | None = None, *, keep: bool = False) -> None:
         """Drain, stop and clean up; once. Other callers wait until it is done.
@@ -433,6 +464,12 @@ class Session:
         results = self._results
         if results is not None:
             results.cut()
+        own = self._own_results() if self._own_results is not None else None
+        if own is not None and self._own_open:
+            try:
+                own.close()
+            except ValueError:  # its reader is inside, in another thread, and will see the stop
+                pass
 
     def _drain_while_moving(self, deadline: float) -> bool:
         """Drain until the deadline, or until nothing has moved for ``stuck_timeout``."""
@@ -479,8 +516,8 @@ class Session:
         if not keep:
             errors = [*errors, *self._clean_up_surplus()]
             self._forget_instances()
-        final = run.ledger.finish()
         self.output.supersede()
+        final = run.ledger.finish()
         run.report.flush()
         self._report_unfinished(final)
         for line in run.ledger.violations():
@@ -548,134 +585,6 @@ class Session:
         self.closed = threading.Event()
         self.closed.set()
         self.output.replace_locks()
-
-
-class ResultStream(Iterator[Any]):
-    """Every result of a source, in order, with backpressure up to the source.
-
-    One reader at a time. ``close`` (also by leaving it to garbage collection, or ``with``)
-    stops early: the source is closed, what is in flight is dropped and counted as
-    ``reader left``, and the pipeline can be used again.
-    """
-
-    def __init__(self, session: Session, source: Iterable[Any]) -> None:
-        self.feeder: Feeder | None = None
-        self._session = session
-        self._source = source
-        self._ended = False
-        self._stream: Stream | None = None
-        self._serial = session.executor.iterate(source)
-        if self._serial is None:
-            self._stream = Stream(session.run.ledger.admitted)
-            session.output.stream = self._stream
-            self.feeder = Feeder(source, session.executor, self._stream)
-            self.feeder.start()
-
-    def __iter__(self) -> ResultStream:
-        return self
-
-    def __next__(self) -> Any:
-        """The next result; blocks until there is one or everything has ended.
-
-        Raises:
-            StageError: a stage failed under ``"stop"``; results that were at the output
-                already came before.
-            PipelineTerminated: the pipeline was stopped meanwhile.
-            Exception: whatever the source raised, after the results of all items before.
-        """
-        if self._ended:
-            raise StopIteration
-        if self._serial is not None:
-            try:
-                return next(self._serial)
-            except BaseException:
-                self._finish()
-                self._session.close_if_asked()
-                raise
-        assert self._stream is not None
-        found = self._stream.take()
-        if type(found) is Envelope:
-            value = found.value
-            self._session.run.ledger.streamed += 1
-            return value
-        self._finish()
-        assert isinstance(found, StreamEnd)
-        if found.error is not None:
-            raise found.error
-        self._session.check()
-        raise StopIteration
-
-    def __enter__(self) -> ResultStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_ended", True):
-            self.close()
-
-    def close(self) -> None:
-        """Stop early. Waits for the calls under way, at most ``stuck_timeout`` seconds; a
-        source that blocks is left behind and named."""
-        if self._ended:
-            return
-        session, run = self._session, self._session.run
-        if self._serial is not None:
-            run_close = getattr(self._serial, "close", None)
-            self._ended = True
-            if run_close is not None:
-                run_close()
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
-            session.stream_closed(self)
-            return
-        assert self.feeder is not None
-        assert self._stream is not None
-        self.feeder.request_stop()
-        run.call_back(run.ledger.admitted, "reader left")
-        self._stream.channel.close()
-        quiet = session.executor.drain(session.settings.stuck_timeout)
-        self.feeder.thread.join(_PROMPT)
-        run.call_back(run.ledger.admitted, "reader left")
-        if self.feeder.thread.is_alive():
-            where = "its source" if self.feeder.in_source else "a full pipeline"
-            logger.warning("the feeder of a closed stream is left behind, blocked in %s", where)
-        if not quiet and not run.halted:
-            logger.warning(
-                "a stream was closed while a stage had an item for more than %g s",
-                session.settings.stuck_timeout,
-            )
-        self._finish()
-
-    def cut(self) -> None:
-        """The session ends: what is delivered can still be read, then the reader is told."""
-        if self.feeder is not None:
-            self.feeder.request_stop()
-        if self._stream is not None:
-            self._stream.channel.close()
-        elif self._serial is not None:
-            close = getattr(self._serial, "close", None)
-            try:
-                if close is not None:
-                    close()
-            except ValueError:  # its reader is inside, in another thread, and will see the stop
-                return
-            self._ended = True
-            self._session.stream_closed(self)
-
-    def forfeit(self) -> None:
-        """The session is closed: what has not been read by now counts as dropped."""
-        if self._stream is not None:
-            sweep_stream(self._stream, self._session.run)
-
-    def _finish(self) -> None:
-        self._ended = True
-        if self._stream is not None:
-            self._session.output.stream = None
-            sweep_stream(self._stream, self._session.run)
-        self._session.stream_closed(self)
 
 
 def _raise_cleanup_errors(errors: Sequence[BaseException]) -> None:

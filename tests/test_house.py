@@ -18,7 +18,7 @@ FLOORS: list[list[str]] = [
     ["_plan"],
     ["_observer", "_placement", "_lifecycle", "_executor", "_output"],
     ["_call", "hookspecs"],
-    ["_serial", "_input"],
+    ["_serial", "_input", "_results"],
     ["_registry", "_session"],
     ["_pipeline"],
     ["__init__"],

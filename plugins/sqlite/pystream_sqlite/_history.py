@@ -1,0 +1,228 @@
+"""Reading what was recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pystream_core import ItemEnd, PlanError, Profile, RunInfo, Span
+
+from ._folder import DATABASE, checked, get_profiler_db_folder
+from ._schema import OUTCOMES, check_version
+from ._summary import Summary, Totals
+
+_BATCH = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """One run in the history.
+
+    Attributes:
+        id: what ``read_profile`` takes; its beginning is enough when it is unique.
+        started_at: wall clock at the start, seconds since the epoch.
+        executor: name of the executor.
+        stages: full paths of the stages, in the order of the plan.
+        items: completed items.
+        duration: seconds from the start to the end of the last call or item.
+        finished: whether the run was closed; False when it is still going or was killed.
+        lost: records that are missing.
+    """
+
+    id: str
+    started_at: float
+    executor: str
+    stages: tuple[str, ...]
+    items: int
+    duration: float
+    finished: bool
+    lost: int
+
+
+def recorded_runs(folder: str | os.PathLike[str] | None = None) -> list[RecordedRun]:
+    """The runs in the history, oldest first; none when there is no database yet.
+
+    Args:
+        folder: where to look, default the current profiler folder.
+
+    Raises:
+        PlanError: the database cannot be read.
+    """
+    with _reading(folder) as connection:
+        return [] if connection is None else _runs(connection)
+
+
+def read_profile(run_id: str, folder: str | os.PathLike[str] | None = None) -> Profile:
+    """The profile of a recorded run.
+
+    Means and throughputs are of the whole run, percentiles of its rows that are still there.
+    The latency of an item ends with its last call, since that is what rows tell.
+
+    Args:
+        run_id: the run's id, or the beginning of it if no other run's begins so.
+        folder: where to look, default the current profiler folder.
+
+    Raises:
+        PlanError: there is no such run, there are several, or the database cannot be read.
+    """
+    if not isinstance(run_id, str) or not run_id:
+        raise PlanError(f"give the id of a recorded run, or its beginning, not {run_id!r}")
+    with _reading(folder) as connection:
+        runs = [] if connection is None else _runs(connection)
+        found = [run for run in runs if run.id.startswith(run_id)]
+        found = [run for run in found if run.id == run_id] or found
+        if connection is None or not found:
+            known = ", ".join(run.id for run in runs) or "none"
+            raise PlanError(f"no recorded run has an id that begins {run_id!r}; there are: {known}")
+        if len(found) > 1:
+            raise PlanError(
+                f"several recorded runs have ids that begin {run_id!r}: "
+                f"{', '.join(run.id for run in found)}; give more of it"
+            )
+        return _profile(connection, found[0])
+
+
+@contextmanager
+def _reading(folder: str | os.PathLike[str] | None) -> Iterator[sqlite3.Connection | None]:
+    """One consistent view of the database, None when there is no file."""
+    path = Path(checked(folder) if folder is not None else get_profiler_db_folder()) / DATABASE
+    if not path.exists():
+        yield None
+        return
+    try:
+        with closing(
+            sqlite3.connect(
+                path.absolute().as_uri() + "?mode=rw", uri=True, timeout=1.0, isolation_level=None
+            )
+        ) as connection:
+            # Opened for writing, where that is allowed, since a connection that may only read
+            # leaves its -wal and -shm files behind.
+            connection.execute("PRAGMA query_only = ON")
+            check_version(connection)
+            connection.execute("BEGIN")
+            yield connection
+    except sqlite3.Error as error:
+        raise PlanError(f"cannot read the profiler's database {path}: {error}") from error
+
+
+def _runs(connection: sqlite3.Connection) -> list[RecordedRun]:
+    if not check_version(connection):
+        return []  # a file that another process is just about to fill
+    runs = []
+    for row, uid, started_at, executor, finished, duration in connection.execute(
+        "SELECT id, uid, started_at, executor, finished, duration FROM run ORDER BY id"
+    ).fetchall():
+        paths = [path for path, _ in _stages(connection, row)]
+        totals = _totals(connection, row)
+        items = next(
+            (
+                value
+                for (scope, name), value in totals.items()
+                if name == "items" and len(json.loads(scope)) == 1
+            ),
+            0,
+        )
+        runs.append(
+            RecordedRun(
+                id=uid,
+                started_at=started_at,
+                executor=executor,
+                stages=tuple("__".join(path) for path in paths),
+                items=items,
+                duration=duration / 1e6,
+                finished=bool(finished),
+                lost=totals.get(("", "lost"), 0),
+            )
+        )
+    return runs
+
+
+def _stages(connection: sqlite3.Connection, row: int) -> list[tuple[tuple[str, ...], int]]:
+    return [
+        (tuple(json.loads(path)), workers)
+        for path, workers in connection.execute(
+            "SELECT path, workers FROM stage WHERE run = ? ORDER BY position", (row,)
+        )
+    ]
+
+
+def _totals(connection: sqlite3.Connection, row: int) -> Totals:
+    return {
+        (scope, name): value
+        for scope, name, value in connection.execute(
+            "SELECT scope, name, value FROM counter WHERE run = ?", (row,)
+        )
+    }
+
+
+def _profile(connection: sqlite3.Connection, recorded: RecordedRun) -> Profile:
+    """Feeds the rows to the same figures as the run itself did."""
+    row, first, last = connection.execute(
+        "SELECT id, first_span, last_span FROM run WHERE uid = ?", (recorded.id,)
+    ).fetchone()
+    stages = _stages(connection, row)
+    run = RunInfo(
+        id=recorded.id,
+        stages=tuple(path for path, _ in stages),
+        workers=tuple(workers for _, workers in stages),
+        executor=recorded.executor,
+        started_ns=0,
+        started_at=recorded.started_at,
+    )
+    summary = Summary(run)
+    ends = _Ends(last_stage=len(stages) - 1)
+    first_id, last_id = connection.execute(
+        "SELECT min(id), max(id) FROM stage WHERE run = ?", (row,)
+    ).fetchone()
+    rows = connection.execute(
+        "SELECT stage - ?, seq, tag / 8, 1000 * (start - queued), 1000 * start,"
+        " 1000 * (start + service), tag % 8 FROM span"
+        " WHERE rowid BETWEEN ? AND ? AND stage BETWEEN ? AND ? ORDER BY rowid",
+        (first_id, first, last, first_id, last_id),
+    )
+    while batch := rows.fetchmany(_BATCH):
+        spans: list[Span] = [(*fields, OUTCOMES[outcome]) for *fields, outcome in batch]
+        summary.add(spans, ())
+        ends.see(spans)
+    summary.add(
+        (),
+        ends.completed(
+            connection.execute(
+                "SELECT seq, sub, bin FROM item WHERE run = ? AND bin IN ('dropped', 'expired')",
+                (row,),
+            ).fetchall()
+        ),
+    )
+    summary.restore(_totals(connection, row))
+    return summary.profile(recorded.lost)
+
+
+class _Ends:
+    """When the completed items of a recorded run came and went, from their spans."""
+
+    def __init__(self, last_stage: int) -> None:
+        self._last_stage = last_stage
+        self._admitted: dict[int, int] = {}
+        self._ended: dict[tuple[int, int], int] = {}
+
+    def see(self, spans: list[Span]) -> None:
+        for stage, seq, sub, queued, _, end, outcome in spans:
+            if stage == 0:
+                self._admitted.setdefault(seq, queued)
+            if stage == self._last_stage and outcome == "emitted":
+                self._ended[seq, sub] = end
+
+    def completed(self, lost: list[tuple[int, int, str]]) -> list[ItemEnd]:
+        """All that left the last stage, except what was lost between it and the output."""
+        for seq, sub, _ in lost:
+            self._ended.pop((seq, sub), None)
+        return [
+            (seq, sub, self._admitted[seq], end, "completed")
+            for (seq, sub), end in self._ended.items()
+            if seq in self._admitted
+        ]

@@ -1,0 +1,113 @@
+"""The profiler: figures in memory, history on disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+
+from pystream_core import ItemEnd, Profile, Profiler, RunInfo, Span, Statistics
+
+from ._folder import get_profiler_db_folder
+from ._summary import Summary
+from ._writer import Close, Recording, Records, Writer, join_writer
+
+logger = logging.getLogger("PyStream")
+
+CLOSE_TIMEOUT = 1.0
+
+
+class SQLiteProfiler(Profiler):
+    """Sums up a run in memory and records it in ``profiles.sqlite``.
+
+    The folder is read here, when the pipeline is made; folder and file are made by the first
+    flush, at most a second after the first record. ``collect`` never touches the disk, which
+    is the business of one thread per process, and memory is bounded. What the disk refuses
+    does not change the figures of ``summarize``; its number is part of ``Profile.lost``.
+    """
+
+    def __init__(self) -> None:
+        # A later change of the current directory must not move the folder.
+        self._folder = os.path.abspath(get_profiler_db_folder())
+        # All set by opened() and used by the thread that collects; summarize() reads them.
+        self._pid = os.getpid()
+        self._summary: Summary | None = None
+        self._recording: Recording | None = None
+        self._writer: Writer | None = None
+        self._abandon: weakref.finalize[..., SQLiteProfiler] | None = None
+        self._recorder_lost = 0
+
+    def __repr__(self) -> str:
+        state = "recording" if self._writer else "idle"
+        return f"<SQLiteProfiler {state} folder={self._folder!r} lost={self._lost}>"
+
+    def opened(self, run: RunInfo) -> None:
+        """Begin a new profile."""
+        self._leave_writer(None)
+        self._pid = os.getpid()
+        self._summary = Summary(run)
+        self._recording = Recording(run)
+        self._recorder_lost = 0
+        try:
+            self._writer = join_writer(self._folder)
+        except RuntimeError as error:  # no thread can be started
+            logger.warning("the profiler records nothing on disk: %s", error)
+            return
+        # The writer knows the recording but not us: a profiler that is dropped without
+        # closed() gives its writer back. A put is all that a finalizer may do.
+        close = Close(self._recording, None, threading.Event())
+        self._abandon = weakref.finalize(self, self._writer.mailbox.put, close)
+        self._abandon.atexit = False
+
+    def collect(self, spans: Sequence[Span], items: Sequence[ItemEnd]) -> None:
+        """Add to the figures, and hand on to the writer. Never waits for the disk."""
+        if self._summary is None or self._recording is None or self._forked():
+            return
+        self._summary.add(spans, items)
+        if self._writer is not None:
+            totals = self._summary.totals()
+            self._writer.send(
+                Records(self._recording, list(spans), list(items), totals, self._recorder_lost)
+            )
+
+    def lost(self, records: int) -> None:
+        """Count records that the recorder could not keep."""
+        self._recorder_lost += records
+
+    def closed(self, statistics: Statistics) -> None:
+        """Bring the rest to disk; waits for it at most a second."""
+        self._leave_writer(statistics)
+
+    def summarize(self) -> Profile:
+        """The profile of the latest run. From any thread, also after ``closed``."""
+        if self._summary is None:
+            return Profile()
+        if self._forked():
+            self._summary.renew_lock()
+        return self._summary.profile(self._lost)
+
+    @property
+    def _lost(self) -> int:
+        return self._recorder_lost + (self._recording.all_lost if self._recording else 0)
+
+    def _forked(self) -> bool:
+        # The parent's writer has no thread here, and its run is none of this process's.
+        return self._pid != os.getpid()
+
+    def _leave_writer(self, statistics: Statistics | None) -> None:
+        writer, self._writer = self._writer, None
+        if self._abandon is not None:
+            self._abandon.detach()
+        if writer is None or self._recording is None or self._forked():
+            return
+        done = threading.Event()
+        writer.mailbox.put(Close(self._recording, statistics, done))
+        if not done.wait(CLOSE_TIMEOUT):
+            logger.warning(
+                "the profiler's last records in %s were not written within %.1f s; the writer "
+                "is left behind",
+                self._folder,
+                CLOSE_TIMEOUT,
+            )

@@ -1,0 +1,357 @@
+"""Writing records to disk: one thread per process and folder owns the one connection.
+
+Profilers only put messages into its mailbox, so no thread of a pipeline ever enters the
+storage code. The thread gathers what comes and writes it in one transaction half a second
+after the first record of it; with nothing waiting it sleeps without a timeout. It ends with
+the last run that uses it. Whatever the disk refuses is kept and tried again while there is
+room, then counted as lost; each sort of refusal is warned about once.
+
+Shared state: the mailbox, and ``_writers`` with the ``users`` of each under ``_lock``.
+Everything else is the thread's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+from pystream_core import ItemEnd, RunInfo, Span, Statistics
+
+from ._folder import DATABASE
+from ._schema import NewerSchemaError, migrate
+from ._store import give_space_back, store, trim
+from ._summary import Totals
+
+logger = logging.getLogger("PyStream")
+
+GATHER = 0.5  # seconds from a record to its flush; a collector adds at most 0.05
+FLUSH_AT = 20_000  # records that are flushed at once
+MOST_WAITING = 200_000  # records of one run that may wait for the disk
+BUSY_TIMEOUT = 0.25  # seconds to wait for another process's transaction
+LONGEST_PAUSE = 8.0  # seconds between attempts while the disk refuses
+_DAMAGE = ("file is not a database", "malformed", "database corruption", "file is encrypted")
+
+
+@dataclass(eq=False)
+class Recording:
+    """One run on its way to disk.
+
+    ``sent`` and ``refused`` are written by the collector's thread alone, all below them by
+    the writer's thread alone.
+    """
+
+    run: RunInfo
+    sent: int = 0
+    refused: int = 0
+    done: int = 0
+    lost: int = 0
+    spans: list[Span] = field(default_factory=list)
+    items: list[ItemEnd] = field(default_factory=list)
+    totals: Totals = field(default_factory=dict)
+    recorder_lost: int = 0
+    since: float | None = None
+    statistics: Statistics | None = None
+    closed: bool = False
+
+    @property
+    def all_lost(self) -> int:
+        """Records that did not get to the disk."""
+        return self.refused + self.lost
+
+
+@dataclass(frozen=True)
+class Records:
+    """A batch for the disk, and the run's totals up to it."""
+
+    recording: Recording
+    spans: list[Span]
+    items: list[ItemEnd]
+    totals: Totals
+    recorder_lost: int
+
+
+@dataclass(frozen=True)
+class Close:
+    """No more of this recording; ``done`` is set when it is on disk, or lost."""
+
+    recording: Recording
+    statistics: Statistics | None
+    done: threading.Event
+
+
+Message: TypeAlias = Records | Close
+
+_lock = threading.Lock()
+_writers: dict[str, Writer] = {}
+# Connections whose file was replaced by another: closing them would delete, by name, the
+# write-ahead log of the new file (sqlite.org/howtocorrupt.html, 2.4). They stay open.
+_replaced: list[sqlite3.Connection] = []
+
+
+def _forget_writers() -> None:
+    # In the child of a fork the threads are gone; their connections, held by the lost frames,
+    # are never used nor closed (sqlite.org/howtocorrupt.html, 2.6).
+    global _lock
+    _lock = threading.Lock()
+    _writers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_writers)
+
+
+def join_writer(folder: str) -> Writer:
+    """The writer of this folder, for one more recording, which a Close message gives back."""
+    with _lock:
+        writer = _writers.get(folder)
+        if writer is None:
+            writer = Writer(folder)
+            threading.Thread(target=writer.work, name="pystream-sqlite", daemon=True).start()
+            _writers[folder] = writer
+        writer.users += 1
+        return writer
+
+
+class Writer:
+    """Writes the recordings of this process to the database of one folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.mailbox: SimpleQueue[Message] = SimpleQueue()
+        self.users = 0  # guarded by _lock
+        self._folder = folder
+        self._path = os.path.join(folder, DATABASE)
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+        self._waiting: dict[Recording, None] = {}  # in order of their first waiting record
+        self._pause = 0.0
+        self._not_before = 0.0
+        self._warned: set[str] = set()
+
+    def send(self, message: Records) -> None:
+        """Hand on a batch. Never blocks; too much waiting is refused and counted."""
+        recording = message.recording
+        number = len(message.spans) + len(message.items)
+        if recording.sent - recording.done > MOST_WAITING:
+            recording.refused += number
+            return
+        recording.sent += number
+        self.mailbox.put(message)
+
+    def work(self) -> None:
+        """What the thread does."""
+        while True:
+            try:
+                message = self.mailbox.get(timeout=self._until_due())
+                while isinstance(message, Records):
+                    # All that is there: the larger a transaction, the less each record costs.
+                    self._gather(message)
+                    message = self.mailbox.get_nowait()
+            except Empty:
+                if self._due():
+                    self._flush()
+                continue
+            self._finish(message)
+            with _lock:
+                self.users -= 1
+                if last := not self.users:
+                    del _writers[self._folder]
+            if last:
+                self._close_connection()
+            message.done.set()
+            if last:
+                return
+
+    def _gather(self, message: Records) -> None:
+        recording = message.recording
+        recording.spans += message.spans
+        recording.items += message.items
+        recording.totals = message.totals
+        recording.recorder_lost = message.recorder_lost
+        if recording.since is None:
+            recording.since = time.monotonic()
+        self._waiting[recording] = None
+
+    def _finish(self, close: Close) -> None:
+        recording = close.recording
+        recording.closed, recording.statistics = True, close.statistics
+        if recording.sent:  # a run without any record leaves no trace
+            self._waiting[recording] = None
+        self._flush()
+        if recording in self._waiting:
+            del self._waiting[recording]
+            self._lose(recording)
+
+    def _until_due(self) -> float | None:
+        if not self._waiting:
+            return None
+        oldest = min(recording.since or 0.0 for recording in self._waiting)
+        return max(0.0, max(oldest + GATHER, self._not_before) - time.monotonic())
+
+    def _due(self) -> bool:
+        gathered = sum(len(each.spans) + len(each.items) for each in self._waiting)
+        return (gathered >= FLUSH_AT and time.monotonic() >= self._not_before) or (
+            self._until_due() == 0.0
+        )
+
+    def _flush(self) -> None:
+        """Write everything that waits, in one transaction."""
+        if not self._waiting:
+            return
+        if self._write_repaired():
+            for recording in self._waiting:
+                recording.done += len(recording.spans) + len(recording.items)
+                self._empty(recording)
+            self._waiting.clear()
+            self._pause = self._not_before = 0.0
+            self._give_space_back()
+            return
+        self._pause = min(max(GATHER, 2 * self._pause), LONGEST_PAUSE)
+        self._not_before = time.monotonic() + self._pause
+        for recording in tuple(self._waiting):
+            if len(recording.spans) + len(recording.items) > MOST_WAITING:
+                self._lose(recording)
+                del self._waiting[recording]
+
+    def _lose(self, recording: Recording) -> None:
+        number = len(recording.spans) + len(recording.items)
+        recording.lost += number
+        recording.done += number
+        self._empty(recording)
+
+    def _empty(self, recording: Recording) -> None:
+        # New lists: half a second of records would else stay allocated.
+        recording.spans, recording.items, recording.since = [], [], None
+
+    def _write_repaired(self) -> bool:
+        """Write; when the file proves damaged, move it aside and write once more."""
+        for repaired in (False, True):
+            try:
+                self._write()
+                return True
+            except Exception as error:  # whatever it is, the pipeline must not notice
+                damaged = isinstance(error, sqlite3.DatabaseError) and any(
+                    sign in str(error) for sign in _DAMAGE
+                )
+                self._roll_back(error)
+                if damaged and not repaired and self._move_aside(error):
+                    continue
+                if isinstance(error, NewerSchemaError):
+                    self._warn("newer", "leaves %s alone: %s", self._path, error)
+                else:
+                    self._warn(
+                        "refused",
+                        "cannot write to %s (%s: %s); samples are kept in memory, tried again, "
+                        "and counted as lost when there is no room for them",
+                        self._path,
+                        type(error).__name__,
+                        error,
+                    )
+                return False
+        return False
+
+    def _write(self) -> None:
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
+        for recording in self._waiting:
+            store(connection, recording)
+        trim(connection)
+        connection.execute("COMMIT")
+
+    def _give_space_back(self) -> None:
+        try:
+            if self._connection is not None:
+                give_space_back(self._connection)
+        except sqlite3.Error:
+            # What was recorded is safe; the next flush meets the same refusal and names it.
+            self._close_connection()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            inode = _inode(self._path)
+            if inode == self._inode:
+                return self._connection
+            self._warn("vanished", "lost its database %s and begins a new one", self._path)
+            if inode is None:
+                self._close_connection()
+            else:
+                _replaced.append(self._connection)
+                self._connection = None
+        os.makedirs(self._folder, exist_ok=True)
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while True:
+            connection = sqlite3.connect(
+                self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")
+                # Small write-ahead log: checkpoint every 2 MB, and cut it back afterwards.
+                connection.execute("PRAGMA wal_autocheckpoint = 500")
+                connection.execute("PRAGMA journal_size_limit = 1000000")
+                migrate(connection)
+            except BaseException as error:
+                connection.close()
+                # SQLite does not wait for its lock when two processes turn to WAL at once.
+                locked = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+                if not locked or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+                continue
+            self._connection, self._inode = connection, _inode(self._path)
+            return connection
+
+    def _roll_back(self, error: Exception) -> None:
+        if self._connection is None:
+            return
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            try:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                return
+            except sqlite3.Error:
+                pass
+        # Anything else: the next attempt starts from the file as it then is.
+        self._close_connection()
+
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error:  # not open any more, or a last checkpoint that failed
+                pass
+
+    def _move_aside(self, error: Exception) -> bool:
+        """Rename the damaged file; False when it cannot be."""
+        number = 1
+        while os.path.lexists(aside := f"{self._path}.damaged-{number}"):
+            number += 1
+        try:
+            os.rename(self._path, aside)
+            for suffix in ("-wal", "-shm"):
+                if os.path.lexists(self._path + suffix):
+                    os.rename(self._path + suffix, aside + suffix)
+        except OSError:
+            return False
+        self._warn("damaged", "moved a damaged database to %s (%s)", aside, error)
+        return True
+
+    def _warn(self, sort: str, message: str, *details: object) -> None:
+        if sort not in self._warned:
+            self._warned.add(sort)
+            logger.warning("the profiler " + message, *details)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,241 @@
+"""What was recorded can be read back, and is bounded."""
+
+import random
+import sqlite3
+from contextlib import closing
+
+import pystream_sqlite
+import pytest
+from pystream_sqlite import _store, _writer
+
+from pystream_core import PlanError, StageStatistics, Statistics
+
+
+def size(folder):
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def test_without_a_database_there_are_no_runs(tmp_path):
+    assert pystream_sqlite.recorded_runs() == []
+    assert pystream_sqlite.recorded_runs(tmp_path) == []
+    with pytest.raises(PlanError, match="there are: none"):
+        pystream_sqlite.read_profile("x")
+
+
+def test_a_run_is_listed_with_what_it_was(recorded):
+    run = recorded(3, run_id="abc").collect(10)
+    run.close()
+    (listed,) = pystream_sqlite.recorded_runs()
+    assert listed == pystream_sqlite.RecordedRun(
+        id="abc",
+        started_at=1234.5,
+        executor="threads",
+        stages=("MainPipeline__Stage_1", "MainPipeline__Stage_2", "MainPipeline__Stage_3"),
+        items=10,
+        duration=pytest.approx(0.00945),
+        finished=True,
+        lost=0,
+    )
+
+
+def test_the_beginning_of_an_id_is_enough_when_it_is_unique(recorded):
+    for name in ("abc", "abd", "ab"):
+        recorded(run_id=name).collect(1).close()
+    assert pystream_sqlite.read_profile("abc").stages
+    assert pystream_sqlite.read_profile("ab").stages
+    assert pystream_sqlite.read_profile("abd").stages
+    with pytest.raises(PlanError, match="several"):
+        pystream_sqlite.read_profile("a")
+    with pytest.raises(PlanError, match="abc, abd"):
+        pystream_sqlite.read_profile("z")
+    with pytest.raises(PlanError, match="give the id"):
+        pystream_sqlite.read_profile("")
+
+
+def test_what_cannot_be_read_is_said(folder):
+    folder.mkdir()
+    (folder / "profiles.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(PlanError, match="cannot read"):
+        pystream_sqlite.recorded_runs()
+    (folder / "profiles.sqlite").unlink()
+    with closing(sqlite3.connect(folder / "profiles.sqlite")) as other:
+        other.execute("PRAGMA user_version = 99")
+    with pytest.raises(PlanError, match="upgrade"):
+        pystream_sqlite.recorded_runs()
+
+
+def test_figures_read_back_agree_to_the_microsecond(recorded):
+    rng = random.Random(3)
+    paths = (("M", "A"), ("M", "C", "x"), ("M", "C", "y"), ("M", "B"))
+    run = recorded(paths=paths, run_id="r")
+    admitted = run.run.started_ns
+    for seq in range(300):
+        admitted += rng.randrange(2_000_000)
+        now, spans, bin_ = admitted, [], "completed"
+        for stage in range(4):
+            start = now + rng.randrange(3_000_000)
+            end = start + rng.randrange(3_000_000)
+            if stage and rng.random() < 0.1:
+                bin_ = rng.choice(["filtered", "failed"])
+            elif stage == 3 and rng.random() < 0.1:
+                bin_ = "dropped"
+            if rng.random() < 0.1:
+                spans.append((stage, seq, 0, now, start, start + 5000, "retried"))
+            outcome = bin_ if bin_ in ("filtered", "failed") else "emitted"
+            spans.append((stage, seq, 0, now, start, end, outcome))
+            now = end
+            if outcome != "emitted":
+                break
+        run.profiler.collect(spans, [(seq, 0, admitted, now, bin_)])
+    run.close()
+    memory, disk = run.profiler.summarize(), pystream_sqlite.read_profile("r")
+    assert list(memory.stages) == list(disk.stages)
+    assert list(memory.pipelines) == list(disk.pipelines)
+    assert memory.bottleneck == disk.bottleneck
+    for name, stage in memory.stages.items():
+        other = disk.stages[name]
+        assert (stage.calls, stage.throughput, stage.busy) == pytest.approx(
+            (other.calls, other.throughput, other.busy)
+        )
+        for times, others in ((stage.service, other.service), (stage.queue, other.queue)):
+            for share in ("mean", "p50", "p90", "p99"):
+                assert getattr(times, share) == pytest.approx(getattr(others, share), abs=1.1e-6)
+    for name, pipeline in memory.pipelines.items():
+        other = disk.pipelines[name]
+        assert (pipeline.items, pipeline.throughput) == (other.items, other.throughput)
+        for share in ("mean", "p50", "p90", "p99"):
+            mine, theirs = getattr(pipeline.latency, share), getattr(other.latency, share)
+            assert mine == pytest.approx(theirs, abs=2.1e-6)
+
+
+def test_spawned_items_read_back_have_their_own_latencies(recorded):
+    run = recorded(2, run_id="r")
+    origin = run.run.started_ns
+    spans = [(0, 0, 0, origin, origin + 1000, origin + 9000, "expanded")]
+    spans += [(1, 0, s, origin, origin, origin + 10_000 * (s + 1), "emitted") for s in range(3)]
+    items = [(0, 0, origin, origin + 9000, "expanded")]
+    items += [(0, s, origin, origin + 10_000 * (s + 1), "completed") for s in range(3)]
+    run.profiler.collect(spans, items)
+    run.close()
+    pipeline = pystream_sqlite.read_profile("r").pipelines["MainPipeline"]
+    assert (pipeline.items, pipeline.latency.p50) == (3, 20e-6)
+    assert pipeline == run.profiler.summarize().pipelines["MainPipeline"]
+
+
+def test_the_ledger_is_recorded_at_the_end(recorded, folder, helpers):
+    run = recorded(1).collect(3)
+    stage = StageStatistics(path="MainPipeline__Stage_1", received=3, dropped={"abort": 2})
+    run.profiler.closed(Statistics(admitted=3, dropped={"abort": 2}, stages=(stage,)))
+    counters = {
+        (scope, name): value
+        for scope, name, value in helpers.query(folder, "SELECT scope, name, value FROM counter")
+    }
+    assert counters["", "admitted"] == 3
+    assert counters["", "dropped (abort)"] == 2
+    assert counters['["MainPipeline", "Stage_1"]', "received"] == 3
+
+
+def test_only_the_latest_runs_are_kept(recorded):
+    for number in range(_store.MOST_RUNS + 3):
+        recorded(1, run_id=f"run-{number:02}").collect(1).close()
+    runs = [run.id for run in pystream_sqlite.recorded_runs()]
+    assert runs == [f"run-{number:02}" for number in range(3, 23)]
+
+
+def test_a_run_that_was_deleted_while_it_goes_on_comes_again(recorded, folder, helpers):
+    run = recorded(1, run_id="old").collect(5)
+    assert run.wait_until_written()
+    for _ in range(_store.MOST_RUNS):
+        recorded(1).collect(1).close()
+    assert "old" not in {each.id for each in pystream_sqlite.recorded_runs()}
+    run.collect(5).close()
+    assert pystream_sqlite.recorded_runs()[-1].id == "old"
+    assert pystream_sqlite.read_profile("old").stages["MainPipeline__Stage_1"].calls == 10
+    assert helpers.query(
+        folder, "SELECT count(*) FROM span WHERE stage NOT IN (SELECT id FROM stage)"
+    ) == [(0,)]
+
+
+def test_the_oldest_items_of_all_runs_go_first(recorded, folder, monkeypatch, helpers):
+    monkeypatch.setattr(_store, "MOST_ITEMS", 1000)
+    for number in range(4):
+        recorded(2, run_id=f"run-{number}").collect(400).close()
+        distinct = "SELECT count(*) FROM (SELECT DISTINCT stage, seq FROM span WHERE stage % 2)"
+        assert helpers.query(folder, distinct)[0][0] <= 1000
+    runs = dict(helpers.query(folder, "SELECT uid, kept FROM run ORDER BY id"))
+    assert runs["run-3"] == runs["run-2"] == 800
+    assert runs.get("run-1", 0) < 800
+    assert pystream_sqlite.read_profile("run-3").pipelines["MainPipeline"].items == 400
+
+
+def test_a_run_larger_than_the_limit_loses_its_oldest_rows(recorded, folder, monkeypatch, helpers):
+    monkeypatch.setattr(_store, "MOST_ITEMS", 1000)
+    monkeypatch.setattr(_writer, "FLUSH_AT", 100)
+    run = recorded(2, run_id="r")
+    for _ in range(10):
+        run.collect(300)
+        run.wait_until_written()
+    run.close()
+    ((first, last, number),) = helpers.query(
+        folder, "SELECT min(seq), max(seq), count(DISTINCT seq) FROM span"
+    )
+    assert last == 2999
+    assert 800 <= number <= 1000
+    assert first >= 2000
+    profile = pystream_sqlite.read_profile("r")
+    assert profile.stages == run.profiler.summarize().stages
+    assert profile.pipelines["MainPipeline"].items == 3000
+
+
+def test_items_that_never_met_a_stage_and_spawned_ones_are_bounded_too(
+    recorded, folder, monkeypatch, helpers
+):
+    monkeypatch.setattr(_store, "MOST_ITEMS", 100)
+    run = recorded(1)
+    now = run.run.started_ns
+    run.profiler.collect([], [(seq, 0, now, now + 1, "dropped") for seq in range(500)])
+    run.close()
+    assert helpers.query(folder, "SELECT count(*), max(seq) FROM item") == [(90, 499)]
+    run = recorded(1)
+    run.profiler.collect([(0, 0, sub, now, now, now + 1, "emitted") for sub in range(500)], [])
+    run.profiler.collect([], [(0, sub, now, now, "failed") for sub in range(500)])
+    run.close()
+    ((spans,),) = helpers.query(folder, "SELECT count(*) FROM span")
+    ((items,),) = helpers.query(folder, "SELECT count(*) FROM item")
+    assert spans + items <= 100
+
+
+def test_an_item_of_five_stages_takes_at_most_130_bytes(recorded, folder):
+    """Small version of the bound on the database."""
+    run = recorded(5)
+    for _ in range(10):
+        run.collect(2000)
+    run.close()
+    assert size(folder) / 20_000 <= 130
+
+
+def test_space_is_given_back(recorded, folder, monkeypatch):
+    monkeypatch.setattr(_store, "MOST_ITEMS", 4000)
+    recorded(5).collect(4000).close()
+    full = size(folder)
+    monkeypatch.setattr(_store, "MOST_ITEMS", 1000)
+    recorded(5).collect(900).close()
+    assert size(folder) < full / 2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_million_items_take_at_most_twenty_megabytes(recorded, folder, helpers):
+    run = recorded(5, run_id="r")
+    largest = 0
+    for _ in range(500):
+        run.collect(2000)
+        recording = run.profiler._recording
+        assert helpers.wait_until(lambda r=recording: r.sent - r.done < 50_000, 20)
+        if folder.exists():
+            largest = max(largest, size(folder))
+    run.close()
+    assert run.profiler.summarize().lost == 0
+    assert largest <= 20_000_000
+    assert size(folder) <= 20_000_000
+    assert pystream_sqlite.read_profile("r").stages["MainPipeline__Stage_1"].calls == 1_000_000

@@ -1,0 +1,178 @@
+"""What ``stream()`` gives to its reader, fed by a thread or worked off in the reader's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+from ._executor import Envelope, Executor, Run
+from ._input import Feeder, close_source
+from ._output import Output, Stream, sweep_stream
+
+logger = logging.getLogger("PyStream")
+
+_PROMPT = 0.05  # seconds that a closing reader waits for the feeder to see it
+
+
+class FedResults:
+    """The results of an executor with threads: a feeder admits, the output delivers.
+
+    Used by one reader at a time; ``cut`` and ``forfeit`` by whoever closes the session, which
+    holds this object while the stream is open. It does not know the reader's handle, so that
+    one can be forgotten.
+
+    Args:
+        executor, run, output: of the session.
+        source: what to admit.
+        patience: seconds to wait for running calls when the reader leaves.
+        check: raises when the session has ended.
+        on_end: called once, when the stream is over.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        run: Run,
+        output: Output,
+        source: Iterable[Any],
+        *,
+        patience: float,
+        check: Callable[[], None],
+        on_end: Callable[[FedResults], None],
+    ) -> None:
+        self._executor = executor
+        self._run = run
+        self._output = output
+        self._patience = patience
+        self._check = check
+        self._on_end = on_end
+        self._ended = False
+        self._stream = Stream(run.ledger.admitted)
+        output.stream = self._stream
+        self.feeder = Feeder(source, executor, self._stream)
+        self.feeder.start()
+
+    def take(self) -> Any:
+        """The next result. Blocks until there is one; raises StopIteration at the end."""
+        if self._ended:
+            raise StopIteration
+        found = self._stream.take()
+        if isinstance(found, Envelope):
+            value = found.value
+            self._run.ledger.streamed += 1
+            return value
+        self._finish()
+        if found.error is not None:
+            raise found.error
+        self._check()
+        raise StopIteration
+
+    def close(self) -> None:
+        """The reader leaves: call back what is in flight and stop the feeder.
+
+        Waits for the calls under way, at most ``patience`` seconds.
+        """
+        if self._ended:
+            return
+        run = self._run
+        self.feeder.request_stop()
+        run.call_back(run.ledger.admitted, "reader left")
+        self._stream.channel.close()
+        quiet = self._executor.drain(self._patience)
+        self.feeder.thread.join(_PROMPT)
+        run.call_back(run.ledger.admitted, "reader left")  # what it admitted meanwhile
+        if self.feeder.thread.is_alive():
+            where = "its source" if self.feeder.in_source else "a full pipeline"
+            logger.warning("the feeder of a closed stream is left behind, blocked in %s", where)
+        if not quiet and not run.halted:
+            logger.warning(
+                "a stream was closed while a stage had an item for more than %g s", self._patience
+            )
+        self._finish()
+
+    def cut(self) -> None:
+        """The session ends: what is delivered can still be read, then the reader is told."""
+        self.feeder.request_stop()
+        self._stream.channel.close()
+
+    def forfeit(self) -> None:
+        """The session is closed: what has not been read by now counts as dropped."""
+        sweep_stream(self._stream, self._run)
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._output.stream = None
+        sweep_stream(self._stream, self._run)
+        self._on_end(self)
+
+
+def own_results(
+    results: Iterator[Any],
+    source: Iterable[Any],
+    on_start: Callable[[Any], None],
+    on_end: Callable[[], None],
+) -> Generator[Any, None, None]:
+    """The results of an executor that works in the reader's thread.
+
+    A generator, so that a loop over it costs no call per item of ours. It is open from its
+    first step on; leaving it to garbage collection closes it.
+
+    Args:
+        results: of ``Executor.iterate``.
+        source: closed when the reader leaves early.
+        on_start: claims the stream, raises when another one is open.
+        on_end: gives the claim back.
+    """
+    on_start(results)
+    try:
+        yield from results
+    except GeneratorExit:
+        close_source(source)
+        raise
+    finally:
+        on_end()
+
+
+class ResultStream(Iterator[Any]):
+    """Every result of a source, in order, with backpressure up to the source.
+
+    One reader at a time. ``close`` (also by leaving it to garbage collection, or ``with``)
+    stops early: the source is closed, what is in flight is dropped and counted as
+    ``reader left``, and the pipeline can be used again.
+    """
+
+    def __init__(self, results: FedResults | Generator[Any, None, None]) -> None:
+        self._results = results
+
+    def __iter__(self) -> Iterator[Any]:
+        return self if isinstance(self._results, FedResults) else self._results
+
+    def __next__(self) -> Any:
+        """The next result; blocks until there is one or everything has ended.
+
+        Raises:
+            StageError: a stage failed under ``"stop"``; results that were at the output
+                already came before.
+            PipelineTerminated: the pipeline was stopped meanwhile.
+            Exception: whatever the source raised, after the results of all items before.
+        """
+        if isinstance(self._results, FedResults):
+            return self._results.take()
+        return next(self._results)
+
+    def __enter__(self) -> ResultStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A generator closes itself, when the loop over it has let it go as well.
+        if isinstance(getattr(self, "_results", None), FedResults):
+            self.close()
+
+    def close(self) -> None:
+        """Stop early. Waits for the calls under way, at most ``stuck_timeout`` seconds; a
+        source that blocks is left behind and named."""
+        self._results.close()
