@@ -7,7 +7,7 @@ each of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -101,7 +101,7 @@ class Step:
         self.counters.emitted += 1
         return True
 
-    def expand(self, parent: Envelope) -> Iterator[Envelope]:
+    def expand(self, parent: Envelope) -> Generator[Envelope, None, None]:
         """Process one item of a generator stage: every output, as soon as it is made.
 
         Closing the iterator, or a stop between two outputs, ends the stage's generator; the
@@ -123,7 +123,13 @@ class Step:
                     if outputs is None:
                         outputs = iter(self.stage(parent.value))
                     value = next(outputs)
-                except StopIteration:
+                except StopIteration as error:
+                    if outputs is None:  # the call itself raised it: that is no end
+                        self._span(parent, start, perf_counter_ns(), "failed")
+                        ended = True
+                        if self.failed(parent, error):
+                            yield parent
+                        return
                     inside += (perf_counter_ns() if self._trace else 0) - begin
                     self._span(parent, start, start + inside, "expanded")
                     ended = True
@@ -152,14 +158,30 @@ class Step:
                     ended = True
                     self.drop(parent, run.reason)
                     return
-        except GeneratorExit:  # whoever takes the outputs wants no more of them
+        except BaseException as error:  # whoever takes the outputs wants no more of them
             if not ended:
-                self.drop(parent, run.reason or "reader left")
+                why = "reader left" if isinstance(error, GeneratorExit) else "interrupted"
+                self.drop(parent, run.reason if parent.seq < run.floor else why)
             raise
         finally:
-            close = getattr(outputs, "close", None)
-            if close is not None:
-                close()
+            self._close_generator(outputs)
+
+    def _close_generator(self, outputs: Any) -> None:
+        """The item has its bin already, so what closing raises is logged only."""
+        close = getattr(outputs, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except self._passing:
+            raise
+        except BaseException as error:
+            logger.error(
+                "stage %r raised %s when its generator was closed",
+                self.path,
+                type(error).__name__,
+                exc_info=error,
+            )
 
     def discard(self, envelope: Envelope) -> None:
         """Take in an item that was called back, and end it as dropped."""
@@ -200,14 +222,7 @@ class Step:
     def failed(self, envelope: Envelope, error: BaseException) -> bool:
         """Apply the failure policy. True: ``envelope.value`` is a replacement to hand on."""
         if isinstance(error, self._passing):
-            logger.error(
-                "%s while stage %r worked on item %d: %s",
-                type(error).__name__,
-                self.path,
-                envelope.seq,
-                safe_repr(envelope.value),
-            )
-            self.drop(envelope, "interrupted")
+            self._interrupted(envelope, error)
             raise error
         policy = self._policy
         if isinstance(policy, Retry):
@@ -224,13 +239,27 @@ class Step:
             self.run.report.note(f"{self.path}: failed, skipped", str(failure))
             return False
         logger.error("%s", failure, exc_info=error)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure, error  # else this frame and the exception hold each other
+
+    def _interrupted(self, envelope: Envelope, error: BaseException) -> None:
+        """Ctrl-C or an exit in the caller's thread, which passes through."""
+        logger.error(
+            "%s while stage %r worked on item %d: %s",
+            type(error).__name__,
+            self.path,
+            envelope.seq,
+            safe_repr(envelope.value),
+        )
+        self.drop(envelope, "interrupted")
 
     def _retry(self, policy: Retry, envelope: Envelope) -> bool | BaseException | None:
         """Call again; what came of it, or the last error when nothing did."""
         error: BaseException | None = None
         for attempt in range(policy.times):
-            wait = policy.backoff * 2**attempt
+            wait = policy.backoff * 2.0 ** min(attempt, 64)  # no number grows without end
             alive = self.run.pause(wait) if wait else envelope.seq >= self.run.floor
             if not alive:
                 self.drop(envelope, self.run.reason)
@@ -238,8 +267,8 @@ class Step:
             start = perf_counter_ns()
             try:
                 value = self.stage(envelope.value)
-            except self._passing:
-                self.drop(envelope, "interrupted")
+            except self._passing as passing:
+                self._interrupted(envelope, passing)
                 raise
             except BaseException as again:
                 self._span(envelope, start, perf_counter_ns(), "retried")
@@ -256,8 +285,8 @@ class Step:
         """Let the user's callable decide: a replacement, SKIP, or a failure of its own."""
         try:
             value = policy(failure)
-        except self._passing:
-            self.drop(envelope, "interrupted")
+        except self._passing as passing:
+            self._interrupted(envelope, passing)
             raise
         except BaseException as error:
             second = StageError(
@@ -366,9 +395,16 @@ class Chain:
                 return
             self.position = position
             if step.expands:
-                for child in step.expand(envelope):
-                    yield from self.outputs(child, position + 1)
-                    self.position = position
+                children = step.expand(envelope)
+                try:
+                    for child in children:
+                        yield from self.outputs(child, position + 1)
+                        self.position = position
+                except GeneratorExit:
+                    children.close()
+                    raise
+                except BaseException as error:  # a later stage: the generator is to end too
+                    children.throw(error)
                 return
             if not step.call(envelope):
                 return

@@ -9,6 +9,7 @@ times as fast as ``queue.Queue`` at the same bound.
 from __future__ import annotations
 
 from _thread import get_ident
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX
 from typing import Any, Generic, Literal, TypeVar
@@ -115,6 +116,23 @@ class Channel(Generic[T]):
     def send(self, item: T) -> None:
         """Put an item in, on a credit taken before. Never blocks."""
         self._items.put(item)
+
+    def sender(self, refused: Callable[[T], None]) -> Callable[[T], None]:
+        """``reserve`` and ``send`` in one call, for the one sender: blocks until there is room.
+
+        Args:
+            refused: gets the item when the channel is closed instead.
+        """
+        take, back, put = self._credits.get, self._credits.put, self._items.put
+
+        def send(item: T) -> None:
+            if take() is _CREDIT:
+                put(item)
+            else:
+                back(_CLOSED)
+                refused(item)
+
+        return send
 
     def post(self, token: Any) -> None:
         """Put in something that needs no credit: a mark that travels with the items."""

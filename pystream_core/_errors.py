@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,6 +148,24 @@ class DrainTimeout(PyStreamError, TimeoutError):
     """Items were still in flight when the time for draining was over."""
 
 
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+
+
+class _Bounded(reprlib.Repr):
+    """The repr of a container without ever making the whole text of what is in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = 20
+        self.maxstring = self.maxother = _REPR_LIMIT
+
+    def repr_bytes(self, value: bytes | bytearray, level: int) -> str:  # noqa: ARG002
+        return safe_repr(value)
+
+    repr_bytearray = repr_bytes
+
+
 def safe_repr(value: object, limit: int = _REPR_LIMIT) -> str:
     """A bounded ``repr`` that never raises, for messages about arbitrary items.
 
@@ -154,15 +173,18 @@ def safe_repr(value: object, limit: int = _REPR_LIMIT) -> str:
         value: anything, also an object whose ``__repr__`` raises.
         limit: longest text returned, in characters.
     """
-    if isinstance(value, (bytes, bytearray, str)) and len(value) > limit:
-        text = f"{value[: limit // 2]!r}… ({len(value)} long)"
-    elif isinstance(value, (list, tuple, dict, set, frozenset)) and len(value) > limit:
-        return f"<{type(value).__name__} of {len(value)}>"
-    else:
-        try:
+    kind = type(value)  # isinstance would ask the item for its class
+    try:
+        if kind in (bytes, bytearray, str) and len(value) > limit:  # type: ignore[arg-type]
+            text = f"{value[: limit // 2]!r}… ({len(value)} long)"  # type: ignore[index,arg-type]
+        elif kind in _CONTAINERS:
+            if len(value) > limit:  # type: ignore[arg-type]
+                return f"<{kind.__name__} of {len(value)}>"  # type: ignore[arg-type]
+            text = _Bounded().repr(value)
+        else:
             text = repr(value)
-        except BaseException as error:  # an item may do anything, also here
-            return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    except BaseException as error:  # an item may do anything, also here
+        return f"<{kind.__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -37,10 +37,9 @@ class Envelope:
         admitted_ns, queued_ns: clock readings, only when someone needs them.
         reply: who waits for this very item's result; None for an item of the stream.
         wanted: asked once more when there is room; False lets the offer go.
-        ticket: the item's turn in a stage with several workers; the executor's own.
     """
 
-    __slots__ = ("admitted_ns", "queued_ns", "reply", "seq", "sub", "ticket", "value", "wanted")
+    __slots__ = ("admitted_ns", "queued_ns", "reply", "seq", "sub", "value", "wanted")
 
     def __init__(
         self,
@@ -58,7 +57,6 @@ class Envelope:
         self.queued_ns = 0
         self.reply = reply
         self.wanted = wanted
-        self.ticket = 0
 
 
 class Reply:
@@ -67,9 +65,9 @@ class Reply:
     __slots__ = ("_answers",)
 
     def __init__(self) -> None:
-        self._answers: SimpleQueue[tuple[Any, StageError | None]] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 
-    def settle(self, value: Any, failure: StageError | None = None) -> None:
+    def settle(self, value: Any, failure: Exception | None = None) -> None:
         """Answer. Never blocks."""
         self._answers.put((value, failure))
 
@@ -79,11 +77,12 @@ class Reply:
         Blocks until the item ends; every stop ends every item.
 
         Raises:
-            StageError: the item failed.
+            StageError: the item failed, or another one did and stopped the run.
+            PipelineTerminated: the pipeline was stopped before the item was done.
         """
         value, failure = self._answers.get()
         if failure is not None:
-            raise failure.again()
+            raise failure.again() if isinstance(failure, StageError) else failure
         return value
 
 
@@ -130,6 +129,7 @@ class Run:
         self.reason = ""
         self.failure: StageError | None = None
         self.halted = False
+        self.replies: set[Reply] = set()  # of calls that wait; each caller adds and removes its own
         self.stop_executor: Callable[[str], None] | None = None  # set by Session
         self._lock = threading.Lock()
         self._halts: SimpleQueue[None] = SimpleQueue()  # ends waits of stages, posted once
@@ -192,7 +192,8 @@ class Run:
             failure: why it failed, for the same.
         """
         if envelope.reply is not None:
-            envelope.reply.settle(value, failure)
+            stopped = bin_ == "dropped" and self.halted
+            envelope.reply.settle(value, self.refusal() if stopped else failure)
         if trace is not None:
             trace.item((envelope.seq, envelope.sub, envelope.admitted_ns, perf_counter_ns(), bin_))
         envelope.value = None  # whatever the item holds is let go here
@@ -230,11 +231,13 @@ class Run:
         self.halted = True
         self.floor = ENDED
         self._halts.put(None)
+        for reply in tuple(self.replies):  # its item may lie where no worker comes any more
+            reply.settle(SKIP, self.refusal())
 
     def pause(self, seconds: float) -> bool:
         """Wait that long on behalf of a stage; False at once when the run is stopped."""
         try:
-            self._halts.get(True, seconds)
+            self._halts.get(True, min(seconds, threading.TIMEOUT_MAX))
         except Empty:
             return not self.halted
         self._halts.put(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ._channel import Baton, ChannelClosed
@@ -102,7 +103,7 @@ class Loop:
 
     def __init__(self, feed: Callable[[Callable[[], bool]], object], period: float) -> None:
         self.ticker = Ticker(period)
-        self.error: BaseException | None = None
+        self._errors: SimpleQueue[BaseException] = SimpleQueue()  # what stopped it, at most one
         self.thread = threading.Thread(target=self._run, name="pystream-loop", daemon=True)
         self._feed = feed
         self._stopping = False
@@ -126,6 +127,13 @@ class Loop:
         if self.thread is not threading.current_thread() and self.thread.ident is not None:
             self.thread.join(patience)
 
+    def take_error(self) -> BaseException | None:
+        """What stopped the loop, for the one caller who delivers it; None for all others."""
+        try:
+            return self._errors.get_nowait()
+        except Empty:
+            return None
+
     @property
     def running(self) -> bool:
         """Whether the loop still forwards."""
@@ -145,9 +153,9 @@ class Loop:
                     if not isinstance(error, PipelineTerminated):
                         logger.error("the loop was stopped by %s", describe_error(error))
                     return
+                self._errors.put(error)
                 if not isinstance(error, StageError):  # which has been logged by the call
                     logger.error("the loop was stopped by an error", exc_info=error)
-                self.error = error
                 return
 
 
@@ -158,9 +166,12 @@ class Feeder:
     run; then it puts the end behind the last result.
     """
 
-    def __init__(self, source: Iterable[Any], executor: Executor, stream: Stream) -> None:
+    def __init__(
+        self, source: Iterable[Any], executor: Executor, stream: Stream, *, origin: object = None
+    ) -> None:
         self.thread = threading.Thread(target=self._run, name="pystream-feeder", daemon=True)
         self._source = source
+        self._origin = origin  # what the user gave, when that is not an iterator itself
         self._executor = executor
         self._stream = stream
         self._stopping = False
@@ -173,6 +184,16 @@ class Feeder:
     def request_stop(self) -> None:
         """Admit nothing more. Never blocks."""
         self._stopping = True
+
+    def interrupt(self) -> None:
+        """Close a source that blocks in the middle of its next item, so that it comes back.
+
+        Only an object of its own with a ``close()``, such as a camera, can be closed from
+        here; an iterator is closed by the feeder itself when it has come back.
+        """
+        close = getattr(self._origin, "close", None)
+        if self.in_source and callable(close) and not isinstance(self._origin, Iterator):
+            _try_to_close(close)
 
     def _wanted(self) -> bool:
         return not self._stopping
@@ -207,10 +228,13 @@ class Feeder:
 
 
 def close_source(items: object) -> None:
-    """Close a source that can be closed; what it raises then is logged."""
+    """Close an iterator that can be closed; what it raises then is logged."""
     close = getattr(items, "close", None)
-    if close is None or not isinstance(items, Iterator):
-        return
+    if callable(close) and isinstance(items, Iterator):
+        _try_to_close(close)
+
+
+def _try_to_close(close: Callable[[], object]) -> None:
     try:
         close()
     except BaseException as error:

@@ -82,13 +82,13 @@ class Instance:
                 path=spec.name,
             ) from error
         finally:
-            self.in_setup = False
+            self.in_setup = self.stuck = False
         self._ready = True
 
     def _setup_failed(self, spec: StageSpec) -> None:
         self.stage = self.stage if spec.shared else None
         with self._lock:
-            self._in_use = self.stuck = False
+            self._in_use = False
 
     def leave_behind(self) -> None:
         """The closer waits no longer for the worker; unless that is just done with it, the
@@ -156,9 +156,13 @@ class Instances:
         """Instances that an earlier executor with more workers has left."""
         return [one for one in self._all[workers:] if one.ready]
 
-    def in_setup(self) -> list[str]:
-        """Paths of the instances whose setup is running."""
-        return [one.path for one in tuple(self._all) if one.in_setup]
+    def leave_setups(self) -> list[str]:
+        """Leave the instances behind whose setup is running; their paths. Whoever starts them
+        is still at it."""
+        left = [one for one in tuple(self._all) if one.in_setup]
+        for one in left:
+            one.leave_behind()
+        return [one.path for one in left]
 
     def unstarted(self, spec: StageSpec, *, adopt: bool) -> list[Instance]:
         """What there is to clean up when this session was not started: what an earlier one

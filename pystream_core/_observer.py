@@ -134,7 +134,8 @@ class Profile:
         pipelines: the main pipeline and nested ones by full path, each with its first item
             that came through.
         bottleneck: full path of the stage whose workers are busiest, None without calls.
-        lost: records that could not be kept; the figures do not count them.
+        lost: records that could not be kept. What did not fit into memory is missing from the
+            figures; what only the storage refused is missing from the recorded run.
     """
 
     stages: Mapping[str, StageProfile] = field(default_factory=dict)
@@ -284,7 +285,10 @@ class Recorder:
         self._stop.set()
         self._wakeups.put(False)
         thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
+        if thread is threading.current_thread():  # an observer stops the pipeline
+            self._forsaken = True  # the collector tells the end when it is done with this pass
+            return
+        if thread is not None:
             thread.join(timeout)
             if thread.is_alive():
                 logger.warning(

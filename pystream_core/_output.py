@@ -39,6 +39,7 @@ class Stream:
 
     def __init__(self, first: int) -> None:
         self.first = first
+        self.left = False
         self.channel: Channel[Envelope] = Channel("auto", closing=_CUT)
         self._countdown = 1
         self._taken_at = 0
@@ -106,8 +107,10 @@ class Output:
             try:
                 stream.channel.reserve()
             except ChannelClosed:
-                if envelope.seq < run.floor:
-                    run.lose(envelope, len(run.plan.stages), None)
+                if envelope.seq < run.floor or stream.left:
+                    why = run.reason if envelope.seq < run.floor else "reader left"
+                    run.ledger.lose(len(run.plan.stages), why)
+                    run.end(envelope, "dropped", None)
                     return
             else:
                 stream.channel.send(envelope)

@@ -7,9 +7,17 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from threading import TIMEOUT_MAX
 from typing import Any, Final, TypeVar
 
-from ._errors import PipelineBusy, PipelineTerminated, PipelineUndefined, PlanError
+from ._errors import (
+    PipelineBusy,
+    PipelineTerminated,
+    PipelineUndefined,
+    PlanError,
+    describe_error,
+    safe_repr,
+)
 from ._executor import Executor
 from ._input import InputGeneratorRequest
 from ._ledger import Statistics
@@ -67,8 +75,8 @@ class Pipeline:
     ) -> None:
         if input_generator is not None and not callable(input_generator):
             raise PlanError(
-                f"input_generator must be a function without arguments, not {input_generator!r}; "
-                f"for an iterable use stream(source)"
+                f"input_generator must be a function without arguments, not "
+                f"{safe_repr(input_generator)}; for an iterable use stream(source)"
             )
         self._input_generator = input_generator
         self._description = Description()
@@ -83,8 +91,13 @@ class Pipeline:
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._reopening = threading.Lock()  # held while a failed start is replaced
         self._profiler: Profiler | None = None
+        if isinstance(observers, (str, Observer)) or not isinstance(observers, Iterable):
+            raise PlanError(
+                f"observers must be a list of names and objects, for example "
+                f"observers=[{safe_repr(observers)}], not {safe_repr(observers)} alone"
+            )
         self._observers: list[Observer] = [_observer(each) for each in observers]
-        if use_profiler:
+        if _flag("use_profiler", use_profiler):
             found = _observer(profiler)
             if not isinstance(found, Profiler):
                 raise PlanError(
@@ -157,7 +170,7 @@ class Pipeline:
             on_error=on_error,
             max_age=max_age,
             placement=placement,
-            after=None if after is None else (after,) if isinstance(after, str) else tuple(after),
+            after=None if after is None else (str(after),),  # refused there in any case
         )
         own = _own_name(stage)
         if isinstance(stage, PipelineStage):
@@ -193,8 +206,11 @@ class Pipeline:
         self._session = None
         self._owner = weakref.ref(parent)
 
+    def _lent(self) -> bool:
+        return self._owner is not None and self._owner() is not None
+
     def _refuse_if_lent(self) -> None:
-        if self._owner is not None and self._owner() is not None:
+        if self._lent():
             raise PipelineBusy(
                 "this pipeline is a stage of another one: use that one, or call its cleanup() first"
             )
@@ -273,7 +289,9 @@ class Pipeline:
             stuck_timeout=_seconds("stuck_timeout", stuck_timeout),
         )
         if not isinstance(executor, str):
-            raise PlanError(f'executor must be a name, for example "threads", not {executor!r}')
+            raise PlanError(
+                f'executor must be a name, for example "threads", not {safe_repr(executor)}'
+            )
         if executor == "serial":
             raise PlanError('executor "serial" is what serialize() chooses: call that')
         placement = options.pop("placement", None)
@@ -290,6 +308,11 @@ class Pipeline:
         placement: str | None,
     ) -> Pipeline:
         self._refuse_if_lent()
+        if self._session is not None and self._session.busy_here():
+            raise PipelineBusy(
+                "a stage, the loop or the source of a pipeline cannot change its mode: do it in "
+                "another thread, or after cleanup()"
+            )
         before = self._description.mode
         self._description.mode = mode
         try:
@@ -394,7 +417,9 @@ class Pipeline:
             PipelineUndefined: no mode has been chosen.
             StageError: a setup failed; what was set up has been cleaned up.
         """
-        self._used().start()
+        session = self._used()
+        session.check()
+        session.start()
 
     def forward(self, data: Any = _REQUEST) -> bool:
         """Forward data into the pipeline.
@@ -484,7 +509,7 @@ class Pipeline:
     def abort(self) -> None:
         """Stop now: what is in flight is dropped and counted. Returns at once; ``cleanup``
         waits for the end. Does nothing before a mode is chosen."""
-        if self._session is not None and self._owner is None:
+        if self._session is not None and not self._lent():
             self._session.abort()
 
     def cleanup(self, *, timeout: float | None = None) -> None:
@@ -503,7 +528,7 @@ class Pipeline:
             CleanupError: stages raised in their cleanup; everything was done all the same.
         """
         session = self._session
-        if session is None or (self._owner is not None and self._owner() is not None):
+        if session is None or self._lent():
             return
         if session.busy_here():
             session.close_later()
@@ -614,7 +639,7 @@ class Pipeline:
     def __repr__(self) -> str:
         names = " -> ".join(entry.name for entry in self._description.entries) or "no stages"
         session = self._session
-        if self._owner is not None and self._owner() is not None:
+        if self._lent():
             state = "part of another pipeline"
         elif session is None:
             state = "no mode"
@@ -651,7 +676,8 @@ def _observer(given: str | Observer) -> Observer:
         return given
     if not isinstance(given, str):
         raise PlanError(
-            f"observers are given by name or as objects of a subclass of Observer, not {given!r}"
+            f"observers are given by name or as objects of a subclass of Observer, not "
+            f"{safe_repr(given)}"
         )
     from ._registry import registry
 
@@ -673,7 +699,15 @@ def _own_name(stage: Any) -> str:
         stage = stage.make
     if not isinstance(stage, Stage) and not (isinstance(stage, type) and issubclass(stage, Stage)):
         return ""
-    name = stage.name
+    try:
+        name = stage.name
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise PlanError(
+            f"the name of a {type(stage).__name__} stage cannot be read: {describe_error(error)}. "
+            f"Make its name an ordinary attribute"
+        ) from error
     if isinstance(stage, type) and not isinstance(name, str):  # a property: known later
         return ""
     return "" if name == stage._given_name else name
@@ -690,14 +724,14 @@ def _call_it(stage: Any, name: str) -> None:
 
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise PlanError(f"{name} must be True or False, not {value!r}")
+        raise PlanError(f"{name} must be True or False, not {safe_repr(value)}")
     return value
 
 
 def _seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise PlanError(f"{name} must be seconds from 0, not {value!r}")
-    return float(value)
+        raise PlanError(f"{name} must be seconds from 0, not {safe_repr(value)}")
+    return float(min(value, TIMEOUT_MAX / 2))  # sums of two must still be allowed
 
 
 def _forsaken(session: Session) -> None:

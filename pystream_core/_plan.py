@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
 
-from ._errors import DuplicateStageName, InvalidStageName, PlanError, StageError
+from ._errors import DuplicateStageName, InvalidStageName, PlanError, StageError, safe_repr
 from ._stage import CallKind, Stage, StageFactory, call_kind
 
 MAIN_PIPELINE_NAME: Final = "MainPipeline"
@@ -26,6 +26,7 @@ Overflow = Literal["block", "drop_oldest", "drop_newest"]
 
 _OVERFLOWS: Final = ("block", "drop_oldest", "drop_newest")
 _THEN: Final = ("stop", "skip")
+_LARGEST_CAPACITY: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class Retry:
 
     def __post_init__(self) -> None:
         if not _is_int(self.times) or self.times < 1:
-            raise PlanError(f"Retry: times must be a whole number from 1, not {self.times!r}")
+            raise PlanError(
+                f"Retry: times must be a whole number from 1, not {safe_repr(self.times)}"
+            )
         if not _is_number(self.backoff) or not 0 <= self.backoff < math.inf:
-            raise PlanError(f"Retry: backoff must be seconds from 0, not {self.backoff!r}")
-        if self.then not in _THEN:
-            raise PlanError(f'Retry: then must be "stop" or "skip", not {self.then!r}')
+            raise PlanError(f"Retry: backoff must be seconds from 0, not {safe_repr(self.backoff)}")
+        if not isinstance(self.then, str) or self.then not in _THEN:
+            raise PlanError(f'Retry: then must be "stop" or "skip", not {safe_repr(self.then)}')
 
 
 ErrorPolicy: TypeAlias = Literal["stop", "skip"] | Retry | Callable[[StageError], Any]
@@ -73,21 +76,31 @@ class StageOptions:
 
     def __post_init__(self) -> None:
         if not _is_int(self.workers) or self.workers < 1:
-            raise PlanError(f"workers must be a whole number from 1, not {self.workers!r}")
+            raise PlanError(f"workers must be a whole number from 1, not {safe_repr(self.workers)}")
         if not isinstance(self.ordered, bool):
-            raise PlanError(f"ordered must be True or False, not {self.ordered!r}")
-        if self.capacity != "auto" and (not _is_int(self.capacity) or self.capacity < 1):
+            raise PlanError(f"ordered must be True or False, not {safe_repr(self.ordered)}")
+        auto = isinstance(self.capacity, str) and self.capacity == "auto"
+        if not auto and (not _is_int(self.capacity) or self.capacity < 1):  # type: ignore[operator]
             raise PlanError(
-                f'capacity must be a whole number from 1 or "auto", not {self.capacity!r}'
+                f'capacity must be a whole number from 1 or "auto", not {safe_repr(self.capacity)}'
             )
-        if self.overflow not in _OVERFLOWS:
-            raise PlanError(f"overflow must be one of {_quoted(_OVERFLOWS)}, not {self.overflow!r}")
+        if not auto and self.capacity > _LARGEST_CAPACITY:  # type: ignore[operator]
+            raise PlanError(
+                f"capacity must be at most {_LARGEST_CAPACITY:,}, since items that wait take "
+                f'memory, not {safe_repr(self.capacity)}; "auto" finds a good number by itself'
+            )
+        if not isinstance(self.overflow, str) or self.overflow not in _OVERFLOWS:
+            raise PlanError(
+                f"overflow must be one of {_quoted(_OVERFLOWS)}, not {safe_repr(self.overflow)}"
+            )
         if not (
-            isinstance(self.on_error, Retry) or callable(self.on_error) or self.on_error in _THEN
+            isinstance(self.on_error, Retry)
+            or callable(self.on_error)
+            or (isinstance(self.on_error, str) and self.on_error in _THEN)
         ):
             raise PlanError(
                 'on_error must be "stop", "skip", a Retry or a callable that takes the failure, '
-                f"not {self.on_error!r}"
+                f"not {safe_repr(self.on_error)}"
             )
         if isinstance(self.on_error, type):
             raise PlanError(
@@ -97,11 +110,15 @@ class StageOptions:
         if self.max_age is not None and (
             not _is_number(self.max_age) or not 0 < self.max_age < math.inf
         ):
-            raise PlanError(f"max_age must be seconds above 0, or None, not {self.max_age!r}")
+            raise PlanError(
+                f"max_age must be seconds above 0, or None, not {safe_repr(self.max_age)}"
+            )
         if self.placement is not None and (
             not isinstance(self.placement, str) or not self.placement
         ):
-            raise PlanError(f"placement must be the name of one, or None, not {self.placement!r}")
+            raise PlanError(
+                f"placement must be the name of one, or None, not {safe_repr(self.placement)}"
+            )
         if self.after is not None:
             raise PlanError(
                 "after= is not available in this version: stages run in the order in which "
@@ -248,12 +265,14 @@ class Description:
         segments: list[range] = []
         block: Description | None = None
         for spec, entry, inside in self.leaves():
-            index = len(stages)
-            stages.append(spec)
-            keepers.append(entry.keeper)
             serial = next((one for one in inside if one.mode == "serial"), None)
             if mode == "serial":
                 serial = self
+            if serial is not None:  # also one that is alone in its pipeline
+                spec = replace(spec, options=replace(spec.options, workers=1))
+            index = len(stages)
+            stages.append(spec)
+            keepers.append(entry.keeper)
             if serial is not None and serial is block:
                 segments[-1] = range(segments[-1].start, index + 1)
             else:
@@ -269,7 +288,8 @@ def describe(stage: Any, given: str | None, own: str) -> StageSpec:
     Raises:
         PlanError: it is no stage, or of a kind that this version does not run.
     """
-    label = repr(given or own or getattr(stage, "__name__", type(stage).__name__))
+    chosen = own if given is None else given
+    label = safe_repr(chosen or getattr(stage, "__name__", type(stage).__name__))
     if not callable(stage):
         raise PlanError(
             f"stage {label} cannot be called: add() takes a function, a Stage, a subclass of "
@@ -353,7 +373,9 @@ def check_name(name: object) -> None:
         InvalidStageName: with the rule that it breaks.
     """
     if not isinstance(name, str):
-        raise InvalidStageName(f"a stage name must be text, not {name!r}")
+        raise InvalidStageName(
+            f"a stage name must be text, not {safe_repr(name)}: give add(stage, name=...)"
+        )
     if not name:
         raise InvalidStageName("a stage name must not be empty; leave it out for Stage_1, Stage_2…")
     if SEPARATOR in name:

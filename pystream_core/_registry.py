@@ -304,9 +304,10 @@ class Registry:
         home = _home(kind, name)
         what = "observer or profiler" if kind == "observer" else kind
         ours = [known for known_kind, known in _HOMES if known_kind == kind]
-        near = "" if home else near_miss(name, sorted({*names, *ours}))
+        missing = home and home not in installed.distributions
+        near = "" if missing else near_miss(name, sorted({*names, *ours}))
         lines = [f"no installed plugin provides the {what} {name!r}{near}."]
-        if home and home not in installed.distributions:
+        if missing:
             folder = home.removeprefix("pystream-")
             lines.append(
                 f"It comes with {home}: python -m pip install {home} (from a checkout: "

@@ -25,6 +25,7 @@ class FedResults:
     Args:
         executor, run, output: of the session.
         source: what to admit.
+        origin: what the user gave as the source; closed when it blocks while it should stop.
         patience: seconds to wait for running calls when the reader leaves.
         check: raises when the session has ended.
         on_end: called once, when the stream is over.
@@ -40,6 +41,7 @@ class FedResults:
         patience: float,
         check: Callable[[], None],
         on_end: Callable[[FedResults], None],
+        origin: object = None,
     ) -> None:
         self._executor = executor
         self._run = run
@@ -48,9 +50,10 @@ class FedResults:
         self._check = check
         self._on_end = on_end
         self._ended = False
+        self._cut = False
         self._stream = Stream(run.ledger.admitted)
         output.stream = self._stream
-        self.feeder = Feeder(source, executor, self._stream)
+        self.feeder = Feeder(source, executor, self._stream, origin=origin)
         self.feeder.start()
 
     def take(self) -> Any:
@@ -68,18 +71,21 @@ class FedResults:
         self._check()
         raise StopIteration
 
-    def close(self) -> None:
+    def close(self, *, patience: float | None = None) -> None:
         """The reader leaves: call back what is in flight and stop the feeder.
 
         Waits for the calls under way, at most ``patience`` seconds.
         """
+        patience = self._patience if patience is None else patience
         if self._ended:
             return
         run = self._run
         self.feeder.request_stop()
+        self.feeder.interrupt()
         run.call_back(run.ledger.admitted, "reader left")
+        self._stream.left = True
         self._stream.channel.close()
-        quiet = self._executor.drain(self._patience)
+        quiet = self._executor.drain(patience)
         self.feeder.thread.join(_PROMPT)
         run.call_back(run.ledger.admitted, "reader left")  # what it admitted meanwhile
         if self.feeder.thread.is_alive():
@@ -87,13 +93,15 @@ class FedResults:
             logger.warning("the feeder of a closed stream is left behind, blocked in %s", where)
         if not quiet and not run.halted:
             logger.warning(
-                "a stream was closed while a stage had an item for more than %g s", self._patience
+                "a stream was closed while a stage had an item for more than %g s", patience
             )
         self._finish()
 
     def cut(self) -> None:
         """The session ends: what is delivered can still be read, then the reader is told."""
+        self._cut = True
         self.feeder.request_stop()
+        self.feeder.interrupt()
         self._stream.channel.close()
 
     def forfeit(self) -> None:
@@ -104,7 +112,9 @@ class FedResults:
         self._ended = True
         self._output.stream = None
         sweep_stream(self._stream, self._run)
-        self._on_end(self)
+        if self._stream.left or not (self._cut or self._run.halted):
+            self._on_end(self)
+        # else a worker may be about to send its last result: forfeit() sweeps again
 
 
 def own_results(
@@ -112,17 +122,25 @@ def own_results(
     source: Iterable[Any],
     on_start: Callable[[Any], None],
     on_end: Callable[[], None],
+    was_cut: Callable[[], bool],
+    check: Callable[[], None],
 ) -> Generator[Any, None, None]:
     """The results of an executor that works in the reader's thread.
 
     A generator, so that a loop over it costs no call per item of ours. It is open from its
     first step on; leaving it to garbage collection closes it.
 
+    Whoever closes the session closes ``results``, never this generator: the reader may be
+    about to take its next step here, and two threads in one generator are an error. When
+    they meet in ``results``, that error is caught on both sides.
+
     Args:
         results: of ``Executor.iterate``.
         source: closed when the reader leaves early.
         on_start: claims the stream, raises when another one is open.
         on_end: gives the claim back.
+        was_cut: whether the closer has closed ``results``.
+        check: raises when the session has ended.
     """
     on_start(results)
     try:
@@ -130,8 +148,13 @@ def own_results(
     except GeneratorExit:
         close_source(source)
         raise
+    except ValueError:
+        if not was_cut():
+            raise
     finally:
         on_end()
+    if was_cut():
+        check()
 
 
 class ResultStream(Iterator[Any]):
@@ -164,8 +187,11 @@ class ResultStream(Iterator[Any]):
     def __enter__(self) -> ResultStream:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt and isinstance(self._results, FedResults):
+            self._results.close(patience=_PROMPT)  # Ctrl-C does not wait for a stuck stage
+        else:
+            self.close()
 
     def __del__(self) -> None:
         # A generator closes itself, when the loop over it has let it go as well.

@@ -35,6 +35,7 @@ class SerialExecutor(Executor):
         self._instances: list[Instance] = []
         self._started = False
         self._orphaned = False  # the closer gave up on a call: who makes it cleans up
+        self._keep = False
 
     def start(self, run: Run) -> None:
         self._run = run
@@ -82,6 +83,8 @@ class SerialExecutor(Executor):
                 yield from self._iterate_plain(source, self._chain.plain)
             else:
                 for item in source:
+                    if self._turn.closed:
+                        raise self._run.refusal()
                     envelope = Envelope(item)
                     del item
                     self._run.accept(envelope)
@@ -96,9 +99,9 @@ class SerialExecutor(Executor):
         that come through without an event. (Measured: 1.5 times the bare loop; with an
         envelope and a call for each stage it was 9 times.)"""
         run, chain = self._run, self._chain
-        ledger = run.ledger
+        ledger, turn = run.ledger, self._turn
         for value in source:
-            if run.halted:
+            if run.halted or turn.closed:
                 raise run.refusal()
             seq = ledger.admitted
             ledger.admitted = seq + 1
@@ -163,10 +166,11 @@ class SerialExecutor(Executor):
         left: tuple[str, ...] = ()
         instances = list(self._instances)
         if not self._turn.wait_free(timeout):
-            self._orphaned = not keep
+            self._keep = keep
+            self._orphaned = True
             if self._turn.owner is not None:  # else it came back just now
                 stuck = self._chain.steps[self._chain.position]
-                stuck.instance.stuck = True
+                stuck.instance.leave_behind()
                 left = (stuck.path,)
                 instances.remove(stuck.instance)
         errors = [] if keep else self._clean_up(instances, timeout)
@@ -217,8 +221,7 @@ class SerialExecutor(Executor):
         """The closer left before this call came back: its stage is cleaned up here, in the
         thread that called it."""
         for instance in self._instances:
-            instance.stuck = False
-        cleanup_all(self._instances)
+            instance.come_back(clean_up=not self._keep)
 
 
 def _name_stuck_cleanup(path: str, seconds: float) -> None:

@@ -25,7 +25,7 @@ from ._errors import (
     StageError,
 )
 from ._executor import Envelope, Executor, Reply, Run
-from ._input import InputGenerator, InputGeneratorRequest, Loop
+from ._input import InputGenerator, InputGeneratorRequest, Loop, close_source
 from ._ledger import Statistics
 from ._lifecycle import Instances
 from ._observer import Observer
@@ -38,6 +38,7 @@ logger = logging.getLogger("PyStream")
 LEAST_CLEANUP_TIME: Final = 2.0  # seconds that stage cleanups get in any case
 EXIT_TIME: Final = 0.7  # seconds for all stage cleanups at interpreter exit
 _PROMPT: Final = 0.05  # seconds that a stop waits for a helper thread to see it
+_LONGEST: Final = 1e6  # seconds; no wait is longer, whatever timeout was given
 _MOVEMENT_CHECKS: Final = 20  # how often per stuck_timeout a drain looks whether items move
 
 # The one mutable global: fork and interpreter exit must find every live session.
@@ -87,11 +88,17 @@ class Session:
         self.closed = threading.Event()
         self.started = False
         self._stopping = ""  # why nothing is admitted any more
+        self._start_given_up = False
+        self._left_in_setup = False  # a closer waited for a start in vain: who started closes
         self._orphan_of_fork = False
         self._close_later = False
         self._results: FedResults | None = None  # the open stream of an executor with threads
         self._own_open = False  # a stream of an executor without threads is being read
+        self._own_cut = False
+        self._own_parts: tuple[Any, Any] | None = None  # its results and their source, to close
         self._own_results: weakref.ref[Generator[Any, None, None]] | None = None
+        self._starter: int | None = None  # the thread that sets the stages up
+        self._closer: int | None = None  # the thread that closes
         self._start_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._stream_lock = threading.Lock()
@@ -110,11 +117,29 @@ class Session:
         if self.started:
             return
         self.check()
+        if self._starter == threading.get_ident() or self.executor.working():
+            raise PipelineBusy(
+                "the pipeline is being set up: a stage's setup() (or an observer's opened()) "
+                "cannot use it, since the call would wait for itself; do that in the first call"
+            )
+        try:
+            self._start_once()
+        finally:
+            if self._starter == threading.get_ident():
+                self._starter = None
+            if self._left_in_setup:
+                self.close(0)
+        self.check()
+
+    def _start_once(self) -> None:
         with self._start_lock:
             if self.started:
                 return
             self.check()
+            self._starter = threading.get_ident()
             run = self.run
+            for kept, spec in zip(run.instances, self.plan.stages, strict=True):
+                kept.reset(shared=spec.shared)
             self.output.attach(run)
             if run.recorder is not None:
                 run.recorder.open(run.info)
@@ -134,6 +159,7 @@ class Session:
         for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
             kept.reset(shared=spec.shared)
         self._stopping = self._stopping or "start failed"
+        self._start_given_up = True
 
     @property
     def state(self) -> str:
@@ -143,6 +169,11 @@ class Session:
         if self._stopping or self.run.halted:
             return "stopped"
         return "running" if self.started else "not started"
+
+    @property
+    def stopping(self) -> bool:
+        """A stop has been asked for."""
+        return bool(self._stopping)
 
     @property
     def start_failed(self) -> bool:
@@ -178,9 +209,8 @@ class Session:
             )
 
     def _raise_loop_error(self) -> None:
-        loop = self.loop
-        if loop is not None and loop.error is not None:
-            error, loop.error = loop.error, None
+        error = self.loop.take_error() if self.loop is not None else None
+        if error is not None:
             raise error.again() if isinstance(error, StageError) else error
 
     # -- items -------------------------------------------------------------------------
@@ -188,6 +218,8 @@ class Session:
     def forward(self, item: Any) -> bool:
         """See Pipeline.forward."""
         self._check_use("forward()")
+        if type(item) is InputGeneratorRequest:
+            self.input.check()
         self.start()
         if type(item) is InputGeneratorRequest:  # isinstance would ask the item for its class
             item = self.input()
@@ -199,7 +231,7 @@ class Session:
     def close_later(self) -> None:
         """``cleanup()`` was called by a worker, the loop or the feeder: request the stop. A
         thread that leaves a serial pipeline finishes it, or else a helper does."""
-        self._stopping = self._stopping or "cleanup"
+        self._stop_for("cleanup")
         self.executor.shut()
         if (
             self.executor.working()
@@ -208,7 +240,10 @@ class Session:
         ):
             self._close_later = True
             return
-        threading.Thread(target=self._close_in_helper, name="pystream-cleanup").start()
+        helper = threading.Thread(
+            target=self._close_in_helper, name="pystream-cleanup", daemon=True
+        )
+        helper.start()
 
     def close_if_asked(self) -> None:
         """Finish what ``close_later`` began, in the thread that has just left the stages."""
@@ -250,11 +285,15 @@ class Session:
             )
         self.start()
         reply = Reply()
-        envelope = Envelope(item, reply=reply)
-        if not self.executor.admit(envelope, None):
-            self.run.ledger.reject()
-            raise self.run.refusal()
-        return reply.wait()
+        self.run.replies.add(reply)  # before admission, which a stop refuses from then on
+        try:
+            if not self.executor.admit(Envelope(item, reply=reply), None):
+                self.run.ledger.reject()
+                raise self.run.refusal()
+            return reply.wait()
+        finally:
+            self.run.replies.discard(reply)
+            self.close_if_asked()
 
     def read(self) -> Any:
         """See Pipeline.get_results."""
@@ -272,16 +311,23 @@ class Session:
         """See Pipeline.stream."""
         self._check_use("another stream()")
         self._refuse_during_loop("stream()")
+        origin = source
         if source is None:
             self.input.check()
             source = self.input
-        else:
-            source = iter(source)
+        source = iter(source)
         self.start()
         results = self.executor.iterate(source)
         if results is not None:
             # open from its first step on: one that is never read keeps nobody out
-            own = own_results(results, source, self._open_own, self._end_own)
+            parts = (results, source)
+            own = own_results(
+                *parts,
+                on_start=lambda _: self._open_own(parts),
+                on_end=self._end_own,
+                was_cut=lambda: self._own_cut,
+                check=self.check,
+            )
             self._own_results = weakref.ref(own)
             return ResultStream(own)
         with self._stream_lock:
@@ -294,6 +340,7 @@ class Session:
                 patience=self.settings.stuck_timeout,
                 check=self.check,
                 on_end=self._end_fed,
+                origin=origin,
             )
             self._results = fed
         return ResultStream(fed)
@@ -303,14 +350,16 @@ class Session:
             if self._results is results:
                 self._results = None
 
-    def _open_own(self, results: Any) -> None:
+    def _open_own(self, parts: tuple[Any, Any]) -> None:
         with self._stream_lock:
             self._check_use("another stream()")
             self._refuse_during_loop("stream()")
+            self._own_parts = parts
             self._own_open = True
 
     def _end_own(self) -> None:
         self._own_open = False
+        self._own_parts = None
         self.close_if_asked()
 
     # -- the loop ----------------------------------------------------------------------
@@ -366,12 +415,16 @@ class Session:
             self.run.recorder.forsake()
 
     def _post_abort(self, reason: str) -> None:
-        self._stopping = self._stopping or reason
+        self._stop_for(reason)
         if self.loop is not None:
             self.loop.request_stop()
         self.input.close()
         self.run.halt(reason)
         self.executor.abort(reason)
+
+    def _stop_for(self, reason: str) -> None:
+        if not self._stopping or self.start_failed:
+            self._stopping = reason
 
     def busy_here(self) -> bool:
         """Whether the calling thread is a worker, the loop or the feeder of this session."""
@@ -381,14 +434,20 @@ class Session:
         results = self._results
         if results is not None and results.feeder.thread is me:
             return True
-        if not self.started or not self.executor.working():
+        if self._starter == threading.get_ident():
+            return True
+        if not self.executor.working():
             return False
         # The reader of a serial stream holds its turn also between two results.
         own = self._own_results() if self._own_results is not None else None
         return own is None or not self._own_open or own.gi_running
 
     def close(self, timeout: float | None = None, *, keep: bool = False) -> None:
-        """Drain, stop and clean up; once. Other callers wait until it is done.
+        """Drain, stop and clean up; once. Other callers wait until it is done; one whose time
+        for draining is over first lets the rest be dropped.
+
+        When Ctrl-C (or whatever else is thrown into this thread) interrupts it, the rest is
+        dropped, and the next call finishes the work.
 
         Args:
             timeout: seconds for draining what was admitted; None means ``drain_timeout``.
@@ -397,30 +456,48 @@ class Session:
         Raises:
             CleanupError: stage cleanups raised; everything else has been done all the same.
         """
-        if not self._close_lock.acquire(blocking=False):
-            self.closed.wait(self._longest(timeout))
+        if self._closer == threading.get_ident():  # a stage's cleanup() or an observer asks again
             return
+        allowed = min(self.settings.drain_timeout if timeout is None else timeout, _LONGEST)
+        if not self._close_lock.acquire(timeout=allowed):
+            self.abort()
+            if not self._close_lock.acquire(timeout=allowed + LEAST_CLEANUP_TIME + 1.0):
+                return
+        self._closer = threading.get_ident()
         try:
-            if not self.closed.is_set():
-                self._close(timeout, keep)
+            if not self.closed.is_set() and self._close(allowed, keep):
+                self._closed()
+        except CleanupError as error:
+            self._closed()
+            for each in error.errors if self.plan.mode == "serial" else ():
+                if isinstance(each, KeyboardInterrupt):  # meant for the caller, in his thread
+                    raise each from None
+            raise
+        except BaseException:
+            self.abort("interrupted")
+            raise
         finally:
-            self.closed.set()
+            self._closer = None
             self._close_lock.release()
-            _live.discard(self)
 
-    def _longest(self, timeout: float | None) -> float:
-        drain = self.settings.drain_timeout if timeout is None else timeout
-        return drain + LEAST_CLEANUP_TIME + 1.0
+    def _closed(self) -> None:
+        self.closed.set()
+        _live.discard(self)
 
-    def _close(self, timeout: float | None, keep: bool) -> None:
-        allowed = self.settings.drain_timeout if timeout is None else max(0.0, timeout)
+    def _close(self, allowed: float, keep: bool) -> bool:
+        """False when a setup that does not return was left behind."""
         deadline = monotonic() + allowed
-        self._stopping = self._stopping or "cleanup"
+        self._stop_for("cleanup")
         if self.loop is not None:
             self.loop.request_stop()
         self.input.close()
         if not self._wait_for_start(allowed):
-            return
+            return False
+        if not self.started:
+            self.run.halt("cleanup")
+            self.output.release()
+            self._clean_up_unstarted()
+            return True
         self.executor.shut()
         self.output.release()
         self._end_stream()
@@ -429,30 +506,42 @@ class Session:
         if not self.run.halted and not self._drain_while_moving(deadline):
             self.executor.abort("abort")
         left_time = max(LEAST_CLEANUP_TIME, deadline - monotonic())
+        if self.plan.mode == "serial":  # where the call that closes can be held up
+            left_time = min(left_time, max(LEAST_CLEANUP_TIME, self.settings.stuck_timeout))
         self._shut_down(left_time, keep)
-
-    def _wait_for_start(self, allowed: float) -> bool:
-        """Let a start that is under way come to its end; False when nothing was started."""
-        if not self.started:
-            if not self._start_lock.acquire(timeout=0):
-                self.executor.abort("cleanup")
-                if not self._start_lock.acquire(timeout=max(allowed, LEAST_CLEANUP_TIME)):
-                    logger.warning("a stage is stuck in setup() and is left behind")
-                    return False
-            self._start_lock.release()
-        if not self.started:
-            self.run.halt("cleanup")
-            self.output.release()
-            self._clean_up_unstarted()
-            return False
         return True
 
+    def _wait_for_start(self, allowed: float) -> bool:
+        """Let a start that is under way come to its end; False when it does not in time.
+
+        Why nobody is forgotten: the flag is set before the last look at the lock, and who
+        starts looks at the flag after letting the lock go.
+        """
+        if self.started:
+            return True
+        if not self._start_lock.acquire(blocking=False):
+            self.run.halt("cleanup")
+            self.output.wake()
+            self.executor.abort("cleanup")
+            if not self._start_lock.acquire(timeout=max(allowed, LEAST_CLEANUP_TIME)):
+                self._left_in_setup = True
+                if not self._start_lock.acquire(blocking=False):
+                    self._name_stuck_setups()
+                    return False
+        self._start_lock.release()
+        return True
+
+    def _name_stuck_setups(self) -> None:
+        stuck = [path for kept in self.run.instances for path in kept.leave_setups()]
+        logger.warning(
+            "left behind, since its setup has not returned: %s. When it does, it is cleaned up",
+            ", ".join(repr(path) for path in stuck) or "a stage",
+        )
+
     def _clean_up_unstarted(self) -> None:
-        if self.start_failed:
-            return
         errors = []
         for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
-            for instance in kept.unstarted(spec):
+            for instance in kept.unstarted(spec, adopt=not self._start_given_up):
                 error = instance.cleanup()
                 if error is not None:
                     errors.append(error)
@@ -464,12 +553,15 @@ class Session:
         results = self._results
         if results is not None:
             results.cut()
-        own = self._own_results() if self._own_results is not None else None
-        if own is not None and self._own_open:
+        parts = self._own_parts
+        if parts is not None:
+            self._own_cut = True
             try:
-                own.close()
+                getattr(parts[0], "close", bool)()
             except ValueError:  # its reader is inside, in another thread, and will see the stop
-                pass
+                return
+            self._own_open = False
+            close_source(parts[1])
 
     def _drain_while_moving(self, deadline: float) -> bool:
         """Drain until the deadline, or until nothing has moved for ``stuck_timeout``."""
@@ -531,10 +623,9 @@ class Session:
         errors = []
         for kept in self.run.instances:
             for instance in kept.surplus(0):
-                if not instance.stuck:
-                    error = instance.cleanup()
-                    if error is not None:
-                        errors.append(error)
+                error = instance.cleanup()
+                if error is not None:
+                    errors.append(error)
         return errors
 
     def _forget_instances(self) -> None:

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, TypeVar, final
 
+from ._errors import PlanError, safe_repr
+
 T = TypeVar("T")
 
 CallKind = Literal["function", "generator", "coroutine", "async generator"]
@@ -108,15 +110,21 @@ def factory(make: Callable[..., Any], **options: Any) -> StageFactory:
         options: keyword arguments of every call.
 
     Raises:
-        TypeError: ``make`` is not callable, or does not take these options.
+        PlanError: ``make`` is not callable, or does not take these options.
     """
     if not callable(make):
-        raise TypeError(f"factory() needs something callable that makes a stage, not {make!r}")
+        raise PlanError(
+            f"factory() takes something callable that makes a stage, and then its options by "
+            f"keyword, not {safe_repr(make)}"
+        )
     try:
         inspect.signature(make).bind(**options)
     except TypeError as error:
         name = getattr(make, "__qualname__", repr(make))
-        raise TypeError(f"factory({name}): {error}; its signature is {_signature(make)}") from None
+        raise PlanError(
+            f"factory({name}): {error}; give the options that its signature asks for: "
+            f"{name}{_signature(make)}"
+        ) from None
     except ValueError:  # built-ins without a signature: their first call will tell
         pass
     return StageFactory(make, dict(options))

@@ -8,22 +8,24 @@ from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX
 from time import perf_counter
 
-from ._errors import PlanError
+from ._errors import PlanError, safe_repr
 
+_SHORTEST = 1e-9  # as fast as possible, and still a number of ticks that can be counted
+_LONGEST = 1e12
 _GRACE = 0.1  # a tick that is late by less than this share of a period is still on time
 
 
 def check_period(period: object) -> float:
-    """The period as a number of seconds.
+    """The period as a number of seconds, within what can be counted and waited for.
 
     Raises:
         PlanError: it is not a finite number above 0.
     """
     if isinstance(period, bool) or not isinstance(period, (int, float)):
-        raise PlanError(f"period must be seconds above 0, not {period!r}")
+        raise PlanError(f"period must be seconds above 0, not {safe_repr(period)}")
     if not 0 < period < math.inf:
-        raise PlanError(f"period must be seconds above 0, not {period!r}")
-    return float(period)
+        raise PlanError(f"period must be seconds above 0, not {safe_repr(period)}")
+    return float(min(max(period, _SHORTEST), _LONGEST))
 
 
 class Ticker:

@@ -33,6 +33,7 @@ from pystream_core import (
     CleanupError,
     Envelope,
     Executor,
+    PipelineTerminated,
     PyStreamError,
     Run,
     StageError,
@@ -44,6 +45,8 @@ from ._mark import Mark
 logger = logging.getLogger("PyStream")
 
 _SETUP_FAILED_PATIENCE: Final = 10.0  # seconds for the other stages to come back and clean up
+_STOPPED_PATIENCE: Final = 2.0  # the same, when the start was stopped by someone who waits for it
+_INTERRUPTED_PATIENCE: Final = 0.5  # the same, on Ctrl-C
 _JOIN_PATIENCE: Final = 1.0  # seconds for a thread that has reported its exit to be gone
 
 
@@ -66,11 +69,12 @@ class ThreadsExecutor(Executor):
         self._lanes: list[Lane] = []
         self._workers: list[Worker] = []
         self._threads: dict[Worker, threading.Thread] = {}
-        self._idents: set[int] = set()  # added to by each worker itself
+        self._idents: set[int] = set()  # of live workers; each adds and removes its own
         self._front = threading.Lock()
         self._marks: set[Mark] = set()  # changed by drain, looked through by abort
         self._prepared: SimpleQueue[BaseException | None] = SimpleQueue()
         self._exits: SimpleQueue[tuple[Worker, list[BaseException]]] = SimpleQueue()
+        self._gone: dict[Worker, list[BaseException]] = {}  # written by the closer
         self._started = False
         self._shut = False
         self._aborted = False
@@ -94,9 +98,15 @@ class ThreadsExecutor(Executor):
                 for number in range(lane.size):
                     self._start_worker(lane, number)
             self._wait_until_prepared()
-        except BaseException:
+        except BaseException as error:
+            patience = _INTERRUPTED_PATIENCE
+            if isinstance(error, PyStreamError):
+                stopped = isinstance(error, PipelineTerminated)
+                patience = _STOPPED_PATIENCE if stopped else _SETUP_FAILED_PATIENCE
             self.abort("start failed")
-            self._collect_exits(_SETUP_FAILED_PATIENCE)
+            _, missing = self._collect_exits(patience)
+            for path in [self._leave_behind(worker) for worker in missing]:
+                logger.warning("left behind, since its setup has not returned: %r", path)
             raise
 
     def _start_worker(self, lane: Lane, number: int) -> None:
@@ -143,12 +153,8 @@ class ThreadsExecutor(Executor):
                 worker.serve()
             except BaseException as error:  # ours, or thrown into this thread from outside
                 self._give_up(worker, error)
-        errors: list[BaseException] = []
-        for instance in worker.instances:
-            instance.stuck = False  # if it was: the call has come back
-            raised = None if self._keep else instance.cleanup()
-            if raised is not None:
-                errors.append(raised)
+        errors = worker.leave(clean_up=not self._keep)
+        self._idents.discard(threading.get_ident())  # the next thread may get the same number
         self._exits.put((worker, errors))
 
     def _give_up(self, worker: Worker, error: BaseException) -> None:
@@ -254,28 +260,26 @@ class ThreadsExecutor(Executor):
 
     def _collect_exits(self, timeout: float) -> tuple[list[BaseException], list[Worker]]:
         """Wait for the workers, side by side; the errors of their cleanups in the order of the
-        stages, and the workers that did not come back in time."""
+        stages, and the workers that did not come back in time. Goes on where an earlier call
+        was interrupted."""
         deadline = monotonic() + timeout
-        missing = list(self._workers)
-        raised: dict[Worker, list[BaseException]] = {}
-        while missing:
+        gone = self._gone
+        while len(gone) < len(self._workers):
             try:
                 worker, errors = self._exits.get(True, max(0.0, deadline - monotonic()))
             except Empty:
                 break
-            missing.remove(worker)
-            raised[worker] = errors
+            gone[worker] = errors
             if self._threads[worker] is not threading.current_thread():
                 self._threads[worker].join(_JOIN_PATIENCE)
-        in_order = [error for each in self._workers for error in raised.get(each, ())]
-        self._workers = missing
-        return in_order, missing
+        in_order = [error for each in self._workers for error in gone.get(each, ())]
+        return in_order, [each for each in self._workers if each not in gone]
 
     def _leave_behind(self, worker: Worker) -> str:
         """Name the stage that does not return; its item is the ledger's to count, its caller
         is told."""
         position = worker.where()
-        worker.instances[position].stuck = True
+        worker.instances[position].leave_behind()
         hand = worker.hand
         if hand is not None and hand.reply is not None:
             hand.reply.settle(None, self._abandoned(worker, hand))

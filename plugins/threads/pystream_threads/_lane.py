@@ -53,7 +53,7 @@ class Lane:
         )
         self.sequencer: Sequencer | None = None
         self.put: Callable[[Envelope], None] = {
-            "block": self._put,
+            "block": self.channel.sender(self._refused),
             "drop_newest": self._put_or_drop,
             "drop_oldest": self._put_in_place_of_oldest,
         }[options.overflow]
@@ -100,13 +100,8 @@ class Lane:
                 result.arrive(False)
         self.channel.close()  # for a worker left behind that comes back after all
 
-    def _put(self, envelope: Envelope) -> None:
-        try:
-            self.channel.reserve()
-        except ChannelClosed:
-            self.run.lose(envelope, self.segment.start, self._trace)
-        else:
-            self.channel.send(envelope)
+    def _refused(self, envelope: Envelope) -> None:
+        self.run.lose(envelope, self.segment.start, self._trace)
 
     def _put_or_drop(self, envelope: Envelope) -> None:
         try:
@@ -158,8 +153,8 @@ class Lane:
 class Worker:
     """One thread of a lane and the stage instances that are its own.
 
-    Its thread alone touches it, but for ``hand`` and ``chain.position``, which the closer
-    reads to name a call that does not return.
+    Its thread alone touches it, but for ``hand`` and ``where()``, which the closer reads to
+    name a call that does not return.
 
     Attributes:
         hand: the item it works on, None in between.
@@ -170,6 +165,8 @@ class Worker:
         self.instances = instances
         self.hand: Envelope | None = None
         self.chain: Chain | None = None
+        self._at: int | None = 0  # the instance in setup or cleanup; None while it serves
+        self._prepared: list[Instance] = []
 
     def prepare(self) -> None:
         """Make and set up its stages. Raises what they raise; those before are cleaned up by
@@ -178,13 +175,34 @@ class Worker:
         trace = run.trace()
         steps = []
         for index, instance in zip(self.lane.segment, self.instances, strict=True):
-            instance.prepare(run.plan.stages[index])
+            self._at = len(self._prepared)
+            try:
+                instance.prepare(run.plan.stages[index])
+            except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:
+                path = run.plan.stages[index].name  # in a worker they are ordinary failures
+                raise StageError(
+                    f"stage {path!r} could not be set up: {type(error).__name__}", path=path
+                ) from error
+            self._prepared.append(instance)
             steps.append(Step(run, index, instance, trace, in_caller=False))
         self.chain = Chain(run, steps)
+        self._at = None
+
+    def leave(self, *, clean_up: bool) -> list[BaseException]:
+        """Be done with the stages that it has prepared (another one may still be in a call of
+        an earlier run); what their cleanups raised."""
+        errors = []
+        for position, instance in enumerate(self._prepared):
+            self._at = position
+            error = instance.come_back(clean_up=clean_up)
+            if error is not None:
+                errors.append(error)
+        return errors
 
     def where(self) -> int:
         """Position in the lane's segment of the stage that is working."""
-        return self.chain.position if self.chain is not None else 0
+        at = self._at
+        return self.chain.position if at is None and self.chain is not None else at or 0
 
     def serve(self) -> None:
         """Work until the channel is closed and empty."""

@@ -54,6 +54,7 @@ class Sequencer:
         self._releasing = False
         self._ready: dict[int, tuple[Envelope | Mark | None, int]] = {}
         self._waiters: dict[int, SimpleQueue[bool]] = {}
+        self._stopped = False
 
     def give_back(self, ticket: int, outcome: Envelope | Mark | None, cycle_ns: int) -> None:
         """A worker is done with what it took.
@@ -87,6 +88,9 @@ class Sequencer:
                 return True
             waiter: SimpleQueue[bool] = SimpleQueue()
             self._waiters[ticket] = waiter
+            if self._stopped:  # looked at after the store, set before stop looks at _waiters
+                del self._waiters[ticket]
+                return False
         return waiter.get()
 
     def is_turn(self, ticket: int) -> bool:
@@ -106,7 +110,8 @@ class Sequencer:
             self._send(envelope)
 
     def stop(self) -> None:
-        """End the waits in ``wait_turn``. Never blocks, takes no lock."""
+        """End the waits in ``wait_turn``, now and later. Never blocks, takes no lock."""
+        self._stopped = True
         for waiter in tuple(self._waiters.values()):
             waiter.put(False)
 

@@ -1,0 +1,56 @@
+"""Every executor keeps the same contract."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from pystream_core.testing import Census, executor_suite, frantic_switching, in_thread
+
+TestSerial = executor_suite("serial")
+TestThreads = executor_suite("threads")
+
+
+class TestFrantic(executor_suite("threads")):
+    """The same once more while the interpreter changes threads as often as it can."""
+
+    pytestmark = pytest.mark.soak
+
+    @pytest.fixture(autouse=True)
+    def _frantic(self):
+        with frantic_switching():
+            yield
+
+
+def test_the_census_sees_what_is_left(tmp_path):
+    """Threads, children and descriptors are each named, and no longer once they are gone."""
+    before = Census()
+    release = tmp_path.joinpath("file").open("w")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    thread = in_thread(child.wait)
+    found = "; ".join(before.left(grace=0.01))
+    assert f"child process {child.pid}" in found
+    assert "thread " in found
+    assert str(tmp_path) in found
+    release.close()
+    child.stdin.close()
+    thread.wait()
+    assert before.left() == []
+
+
+def test_what_needs_no_pytest_works_without_it():
+    """Clock, stages, placement and waits can be used where pytest is not installed."""
+    program = """
+        import sys
+        sys.modules["pytest"] = sys.modules["hypothesis"] = None
+        from pystream_core.testing import Gate, InlinePlacement, ManualClock, Recorder, wait_until
+        from pystream_core import Ticker
+        clock = ManualClock()
+        ticker = Ticker(0.5, clock=clock, wait=clock.wait)
+        assert [ticker.wait_tick() and clock() for _ in range(3)] == [0, 0.5, 1.0]
+        assert wait_until(lambda: True)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=20)

@@ -1,0 +1,106 @@
+"""Sources that block: a stream or a session that ends does not wait for their next item."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pystream_core import Pipeline
+
+
+class Camera:
+    """A source object of its own: gives one item, then blocks until it is closed."""
+
+    def __init__(self) -> None:
+        self.blocking = threading.Event()
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        yield 1
+        self.blocking.set()
+        self.closed.wait(15)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def running() -> Pipeline:
+    """A threaded pipeline of one stage."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item)
+    return pipeline.parallelize()
+
+
+@pytest.mark.parametrize("end", [lambda results, pipeline: results.close(), None])
+def test_a_blocking_source_object_is_closed_when_it_should_stop(
+    end: Callable[[object, Pipeline], None] | None,
+) -> None:
+    """When the reader leaves, and when the pipeline is cleaned up."""
+    camera = Camera()
+    pipeline = running()
+    results = pipeline.stream(camera)
+    assert next(results) == 1
+    assert camera.blocking.wait(10)
+    if end is not None:
+        end(results, pipeline)
+        assert camera.closed.is_set()
+    pipeline.cleanup()
+    assert camera.closed.is_set()
+
+
+def test_a_source_object_that_does_not_block_is_not_closed_from_outside() -> None:
+    """It ends by itself; closing it is its owner's business."""
+    camera = Camera()
+    camera.closed.set()
+    pipeline = running()
+    assert list(pipeline.stream(camera)) == [1]
+    camera.closed.clear()
+    pipeline.cleanup()
+    assert not camera.closed.is_set()
+
+
+def test_a_source_whose_close_raises_costs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """It must not keep the pipeline from stopping."""
+
+    class Broken(Camera):
+        def close(self) -> None:
+            super().close()
+            raise OSError("no such device")
+
+    camera = Broken()
+    pipeline = running()
+    results = pipeline.stream(camera)
+    next(results)
+    assert camera.blocking.wait(10)
+    with caplog.at_level(logging.WARNING, logger="PyStream"):
+        results.close()
+    pipeline.cleanup()
+    assert "no such device" in caplog.text
+
+
+def test_the_input_generator_outlives_a_reader_that_leaves() -> None:
+    """The pipeline, and its generator, can be used again."""
+    gate = threading.Event()
+    numbers = iter(range(100))
+
+    def generate() -> int:
+        number = next(numbers)
+        if number == 1:
+            gate.wait(15)
+        return number
+
+    pipeline = Pipeline(generate)
+    pipeline.add(lambda item: item)
+    pipeline.parallelize()
+    results = pipeline.stream()
+    assert next(results) == 0
+    threading.Timer(0.02, gate.set).start()
+    results.close()
+    gate.set()
+    assert pipeline.forward()
+    pipeline.drain()
+    assert pipeline.get_results() >= 1
+    pipeline.cleanup()
