@@ -1,0 +1,409 @@
+"""From a pipeline file to a pipeline that can run: names are looked up and tried here."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pystream_core import (
+    DuplicateStageName,
+    InvalidStageName,
+    Pipeline,
+    PlanError,
+    PluginNotFound,
+    PyStreamError,
+    Stage,
+    StageFactory,
+    factory,
+    registry,
+)
+
+from ._file import PipelineFile, SourceTable, StageTable, read
+from ._mistakes import BadFile, Mistakes, key_lines, near
+from ._options import signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A pipeline that is ready to run.
+
+    Attributes:
+        file: what it was built from.
+        pipeline: its mode is chosen, nothing has started.
+        source: its items.
+        executor: name of the executor.
+        profiled: whether it has a profiler.
+        notes: what the user should know before it runs.
+    """
+
+    file: PipelineFile
+    pipeline: Pipeline
+    source: Iterable[Any]
+    executor: str
+    profiled: bool
+    notes: tuple[str, ...] = ()
+    _makers: tuple[tuple[StageTable, Any], ...] = ()
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that admitted items get to finish."""
+        return float(self.file.pipeline.settings.get("drain_timeout", 10.0))
+
+    def refused_by_stages(self) -> BadFile | None:
+        """What the makers of the stages refuse, all of them; None if they refuse nothing.
+
+        Stages are made by their workers, so a value that only a constructor can judge comes
+        to light at the start, and one at a time. When that has happened this asks them all.
+        """
+        mistakes = _mistakes_of(self.file.path)
+        _try_out(self._makers, mistakes)
+        try:
+            mistakes.refuse()
+        except BadFile as refused:
+            return refused
+        return None
+
+
+def load(path: Path, *, executor: str | None = None, profile: bool | None = None) -> Job:
+    """Read a file and build what it says.
+
+    Args:
+        path: the pipeline file.
+        executor: another executor than that of the file.
+        profile: whether to profile, whatever the file says.
+
+    Raises:
+        BadFile: with everything that is wrong.
+    """
+    mistakes = _mistakes_of(path)
+    file = read(path, mistakes)
+    if str(file.folder) not in sys.path:  # where the modules of "module:attr" are looked for
+        sys.path.insert(0, str(file.folder))
+    wanted = profile if profile is not None else file.pipeline.profile
+    pipeline, notes = _empty(file, wanted, mistakes)
+    makers = _add_stages(pipeline, file, mistakes)
+    source = None if file.source is None else _source(file.source, mistakes)
+    name = executor or file.pipeline.executor
+    _choose_mode(pipeline, file, name, mistakes, overridden=executor is not None)
+    if len(mistakes):
+        _try_out(makers, mistakes)
+    mistakes.refuse()
+    assert source is not None  # or else that was a mistake
+    return Job(
+        file=file,
+        pipeline=pipeline,
+        source=source,
+        executor=name,
+        profiled=wanted is not False and not notes,
+        notes=notes,
+        _makers=makers,
+    )
+
+
+def _mistakes_of(path: Path) -> Mistakes:
+    mistakes = Mistakes(str(path))
+    with suppress(OSError, UnicodeDecodeError):
+        mistakes.lines |= key_lines(path.read_text("utf-8-sig"))
+    return mistakes
+
+
+def _empty(
+    file: PipelineFile, wanted: bool | None, mistakes: Mistakes
+) -> tuple[Pipeline, tuple[str, ...]]:
+    """A pipeline without stages, profiled unless that is not wanted.
+
+    Nobody who did not ask for a profiler is refused because there is none.
+    """
+    table = file.pipeline
+    observers = []
+    for name in table.observers:
+        try:
+            observers.append(registry().observer(name)())
+        except PyStreamError as error:
+            mistakes.add(("pipeline", "observers"), str(error))
+    if wanted is not False:
+        try:
+            return Pipeline(use_profiler=True, profiler=table.profiler, observers=observers), ()
+        except PluginNotFound as error:
+            if wanted is None and table.profiler == "sqlite":
+                return Pipeline(observers=observers), (f"without profile: {error}",)
+            mistakes.add(("pipeline", "profiler"), str(error))
+        except PyStreamError as error:
+            mistakes.add(("pipeline", "profiler"), str(error))
+    return Pipeline(observers=observers), ()
+
+
+def _add_stages(
+    pipeline: Pipeline, file: PipelineFile, mistakes: Mistakes
+) -> tuple[tuple[StageTable, Any], ...]:
+    taken = {table.name for table in file.stages}
+    makers = []
+    for table in file.stages:
+        before = len(mistakes)
+        stage = _stage(table, mistakes)
+        options = dict(table.add)
+        _resolve(options, table, mistakes)
+        sound = len(mistakes) == before
+        if stage is not None:
+            makers.append((table, stage))
+        name = table.name
+        if name is None and sound:
+            name = _free_name(stage, table.use, taken)
+            taken.add(name)
+        try:
+            # A stage that is wrong keeps its place, so that the names are checked as well.
+            pipeline.add(stage if sound else _nothing, name, **(options if sound else {}))
+        except DuplicateStageName:
+            message = f"another stage is called {name!r}: give this one a name of its own"
+            mistakes.add((*table.place, "name"), message, called=table.called)
+        except InvalidStageName as error:
+            mistakes.add((*table.place, "name"), str(error), called=table.called)
+        except PlanError as error:
+            mistakes.add(table.place, str(error), called=table.called)
+    return tuple(makers)
+
+
+def _nothing(item: Any) -> Any:
+    return item
+
+
+def _free_name(stage: Any, use: str, taken: set[str | None]) -> str | None:
+    """What a stage is called that the file gives no name: as what it uses, numbered if need be.
+
+    None, for the pipeline's own choice, where the stage brings a name or that text is no name.
+    """
+    made = stage.make if isinstance(stage, StageFactory) else stage
+    own = getattr(made, "name", "") if isinstance(made, (Stage, type)) else ""
+    base = use.rpartition(":")[2].rpartition("/")[2]
+    if (isinstance(own, str) and own) or "__" in base:
+        return None
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = f"{base}_{number}"
+    return name
+
+
+def _resolve(options: dict[str, Any], table: StageTable, mistakes: Mistakes) -> None:
+    """Look up what the options of ``add`` name."""
+    policy = options.get("on_error")
+    if isinstance(policy, str) and ":" in policy:
+        place = (*table.place, "on_error")
+        found = _attribute(policy, place, table.called, mistakes)
+        if found is not None and (not callable(found) or isinstance(found, type)):
+            mistakes.add(
+                place,
+                f"{policy} is {_article(found)}, not a function that takes the failure",
+                called=table.called,
+            )
+        options["on_error"] = found
+    placement = options.get("placement")
+    if placement is not None:
+        try:
+            registry().placement(placement)
+        except PyStreamError as error:
+            mistakes.add((*table.place, "placement"), str(error), called=table.called)
+
+
+def _stage(table: StageTable, mistakes: Mistakes) -> Any:
+    """What ``add`` gets; None when something is wrong."""
+    place = (*table.place, "use")
+    if ":" in table.use:
+        target = _attribute(table.use, place, table.called, mistakes)
+    else:
+        try:
+            target = registry().describe("stage", table.use).target
+        except PyStreamError as error:
+            mistakes.add(place, str(error), called=table.called)
+            return None
+    if target is None:
+        return None
+    if isinstance(target, type) and issubclass(target, Stage) and inspect.isabstract(target):
+        missing = ", ".join(sorted(target.__abstractmethods__))
+        mistakes.add(place, f"{table.use} lacks {missing}", called=table.called)
+        return None
+    if not callable(target):
+        mistakes.add(
+            place, f"{table.use} is {_article(target)}, which cannot be called", called=table.called
+        )
+        return None
+    wrong = [] if _is_an_object(target) else signature(target, item=True).wrong(table.own)
+    if _is_an_object(target) and table.own:
+        wrong = [
+            (name, f"{table.use} is an object already made: it takes no options")
+            for name in table.own
+        ]
+    for name, message in wrong:
+        mistakes.add(table.option(name), message, called=table.called)
+    if wrong:
+        return None
+    if ":" not in table.use:
+        return registry().stage(table.use, **table.own)
+    if isinstance(target, StageFactory):
+        return StageFactory(target.make, {**target.options, **table.own})
+    if isinstance(target, type) and issubclass(target, Stage):
+        return factory(target, **table.own)
+    return functools.partial(target, **table.own) if table.own else target
+
+
+def _is_an_object(target: Any) -> bool:
+    """Whether it is a stage that somebody else has made, rather than something to make one."""
+    return isinstance(target, Stage) or not (
+        isinstance(target, (type, StageFactory, functools.partial)) or inspect.isroutine(target)
+    )
+
+
+def _source(table: SourceTable, mistakes: Mistakes) -> Iterable[Any] | None:
+    place = ("source", "use")
+    make: Any
+    if ":" in table.use:
+        make = _attribute(table.use, place, "", mistakes)
+    else:
+        try:
+            make = registry().describe("source", table.use).target
+        except PyStreamError as error:
+            mistakes.add(place, str(error))
+            return None
+    if make is None:
+        return None
+    if not callable(make):
+        if isinstance(make, Iterable) and not table.options:
+            return make
+        mistakes.add(
+            place,
+            f"{table.use} is {_article(make)}: a source is called with its options and returns "
+            f"something to iterate over",
+        )
+        return None
+    wrong = signature(make, item=False).wrong(table.options)
+    for name, message in wrong:
+        mistakes.add(("source", name), message)
+    return None if wrong else _opened(make, table, mistakes)
+
+
+def _opened(
+    make: Callable[..., Any], table: SourceTable, mistakes: Mistakes
+) -> Iterable[Any] | None:
+    """What the source returns; whatever it raises is somebody else's, and a mistake here."""
+    try:
+        items = make(**table.options)
+    except PyStreamError as error:
+        mistakes.add(("source",), str(error))
+        return None
+    except Exception as error:
+        mistakes.add(("source",), f"{table.use} raised {type(error).__name__}: {error}")
+        return None
+    if not isinstance(items, Iterable):
+        mistakes.add(
+            ("source", "use"),
+            f"{table.use} returned {_article(items)}, which cannot be iterated",
+        )
+        return None
+    return items
+
+
+def _choose_mode(
+    pipeline: Pipeline, file: PipelineFile, name: str, mistakes: Mistakes, *, overridden: bool
+) -> None:
+    place: tuple[str | int, ...] = ("--executor",) if overridden else ("pipeline", "executor")
+    options: Mapping[str, Any] = file.pipeline.options
+    if overridden and name != file.pipeline.executor:
+        options = {}  # they are those of another executor
+    if name == "serial":
+        if options:
+            mistakes.add(("pipeline", "options"), 'the executor "serial" takes no options')
+        pipeline.serialize()
+        return
+    try:
+        target = registry().describe("executor", name).target
+    except PyStreamError as error:
+        mistakes.add(place, str(error))
+        return
+    wrong = signature(target, item=False).wrong(options)
+    for option, message in wrong:
+        mistakes.add(("pipeline", "options", option), message)
+    if wrong:
+        return
+    settings = dict(file.pipeline.settings)
+    if "placement" in settings:
+        try:
+            registry().placement(settings["placement"])
+        except PyStreamError as error:
+            mistakes.add(("pipeline", "placement"), str(error))
+            return
+    try:
+        pipeline.parallelize(executor=name, **settings, **options)
+    except PyStreamError as error:
+        mistakes.add(("pipeline",), str(error))
+
+
+def _try_out(makers: Iterable[tuple[StageTable, Any]], mistakes: Mistakes) -> None:
+    """Make each stage once, only to see what it refuses. Nothing will run after this."""
+    for table, stage in makers:
+        if not isinstance(stage, StageFactory):
+            continue
+        try:
+            made = stage()
+        except PyStreamError as error:
+            mistakes.add(table.place, str(error), called=table.called)
+        except Exception as error:
+            mistakes.add(
+                table.place,
+                f"{table.use} raised {type(error).__name__}: {error}",
+                called=table.called,
+            )
+        else:
+            if isinstance(made, Stage):
+                with suppress(Exception):
+                    made.cleanup()
+
+
+def _attribute(
+    reference: str, place: tuple[str | int, ...], called: str, mistakes: Mistakes
+) -> Any:
+    """The object that ``"module:attr"`` names; None, and a mistake, when there is none."""
+    module, _, attributes = reference.partition(":")
+    if not module or not attributes:
+        mistakes.add(place, f'must have the form "module:attr", not "{reference}"', called=called)
+        return None
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module + ".").startswith(error.name + "."):
+            message = (
+                f"there is no module {error.name!r}; modules are looked for in the folder of "
+                f"the file and among what is installed"
+            )
+        else:
+            message = f"importing {module} raised {type(error).__name__}: {error}"
+        mistakes.add(place, message, called=called)
+        return None
+    except (Exception, SystemExit) as error:  # importing runs foreign code
+        mistakes.add(
+            place, f"importing {module} raised {type(error).__name__}: {error}", called=called
+        )
+        return None
+    for name in attributes.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            public = [each for each in dir(found) if not each.startswith("_")]
+            mistakes.add(
+                place, f"{module} has no {attributes!r}{near(name, public)}", called=called
+            )
+            return None
+    if found is None:
+        mistakes.add(place, f"{reference} is None", called=called)
+    return found
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -1,0 +1,287 @@
+"""The options of stages, sources and plugins: names, types, defaults and docs, laid open.
+
+From the signature and the Google-style docstring of what takes them. Values of a file are
+judged by annotations as far as these speak of what TOML can hold; whatever else they say, the
+stage itself decides.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import os
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pystream_core import Stage, StageFactory
+
+from ._mistakes import near
+
+_ANY: Final = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option.
+
+    Attributes:
+        name: what users write.
+        type: its annotation as text, empty if it has none.
+        default: its default, None if it is required.
+        required: whether it must be given.
+        doc: what the docstring says of it, on one line.
+        hint: its annotation, ``Any`` where that is not known.
+    """
+
+    name: str
+    type: str = ""
+    default: Any = None
+    required: bool = False
+    doc: str = ""
+    hint: Any = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What something takes by keyword.
+
+    Attributes:
+        options: in the order of the signature.
+        open: whether it takes any others too, or its signature is not known.
+    """
+
+    options: tuple[Option, ...]
+    open: bool
+
+    def wrong(self, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Each option that is unknown, missing or of a wrong type, with what would be right."""
+        known = {option.name: option for option in self.options}
+        listing = (
+            f"its options: {', '.join(map(_brief, self.options))}"
+            if known
+            else "it takes no options"
+        )
+        found = []
+        for name, value in given.items():
+            if name not in known:
+                if not self.open:
+                    found.append((name, f"no such option{near(name, known)}; {listing}"))
+            elif not fits(value, known[name].hint):
+                option = known[name]
+                hint = near(value, _choices(option.hint)) if isinstance(value, str) else ""
+                found.append(
+                    (name, f"must be {words(option.hint)}, not {_toml_or_repr(value)}{hint}")
+                )
+        for option in self.options:
+            if option.required and option.name not in given:
+                found.append((option.name, f"is missing; {listing}"))
+        return found
+
+
+def signature(target: Any, *, item: bool) -> Signature:
+    """The options of a loaded stage, source or factory.
+
+    Args:
+        target: the loaded object.
+        item: it is a stage, so the first parameter of a function is the item.
+    """
+    call, preset = target, {}
+    if isinstance(target, StageFactory):
+        call, preset, item = target.make, target.options, False
+    elif isinstance(target, type) and issubclass(target, Stage):
+        item = False
+    try:
+        parameters = list(inspect.signature(call).parameters.values())
+    except Exception:  # a built-in without a signature, or a broken one: its call will tell
+        return Signature(options=(), open=True)
+    hints, docs = _hints(call), _docs(call)
+    if item and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+        del parameters[0]
+    options = []
+    for one in parameters:
+        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+            continue
+        default = preset.get(one.name, one.default)
+        options.append(
+            Option(
+                name=one.name,
+                type="" if one.annotation is _ANY else _type_text(one.annotation),
+                default=None if default is _ANY else default,
+                required=default is _ANY,
+                doc=docs.get(one.name, ""),
+                hint=hints.get(one.name, Any),
+            )
+        )
+    opened = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    return Signature(options=tuple(options), open=opened)
+
+
+def prose(doc: str) -> str:
+    """What a docstring says before its first section."""
+    lines = doc.splitlines()
+    end = next(
+        (number for number, line in enumerate(lines) if _SECTION.fullmatch(line)), len(lines)
+    )
+    return "\n".join(lines[:end]).strip()
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a TOML file can be meant by an annotation; yes when in doubt."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, each) for each in arguments)
+    if origin is Literal:
+        return any(type(value) is type(each) and value == each for each in arguments)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str, *_TIMES):
+        return isinstance(value, hint)
+    if hint in (None, type(None)):
+        return value is None
+    kind = origin or hint
+    if not isinstance(kind, type):
+        return True
+    if issubclass(kind, os.PathLike):
+        return isinstance(value, str)
+    if kind in _FUNCTIONS:
+        return False  # TOML has none
+    if issubclass(kind, Mapping):
+        return isinstance(value, dict)
+    if kind in (list, tuple, set, frozenset) or origin in (Iterable, Sequence):
+        return isinstance(value, list)
+    return True
+
+
+def words(hint: Any) -> str:
+    """What an annotation allows, in the words of TOML."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        parts = [words(each) for each in arguments if each is not type(None)]
+        return " or ".join(dict.fromkeys(part for part in parts if part))
+    if origin is Literal:
+        return " or ".join(_toml_or_repr(each) for each in arguments)
+    kind = origin or hint
+    if isinstance(kind, type):
+        if issubclass(kind, os.PathLike):
+            return "text"
+        if kind in _FUNCTIONS:
+            return ""
+        for known, text in _WORDS.items():
+            if issubclass(kind, known):
+                return text
+    return _type_text(hint)
+
+
+def in_toml(value: Any) -> str | None:
+    """A value as TOML writes it, None when it cannot."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        # JSON's texts are valid in TOML, but for DEL, which nobody has in an option
+        import json
+
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (list, tuple)):
+        parts = [in_toml(each) for each in value]
+        return None if None in parts else f"[{', '.join(map(str, parts))}]"
+    return None
+
+
+_FUNCTIONS: Final[tuple[Any, ...]] = (Callable, types.FunctionType)
+_TIMES: Final = (dt.datetime, dt.date, dt.time)
+_WORDS: Final[Mapping[type, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Mapping: "a table",
+    list: "a list",
+    tuple: "a list",
+    Sequence: "a list",
+}
+_SECTION: Final = re.compile(
+    r"(Args|Arguments|Parameters|Attributes|Raises|Returns|Yields|Example|Examples|Note|Notes):\s*"
+)
+_ITEM: Final = re.compile(r"(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*)\s*(?:\([^)]*\))?:\s*(?P<doc>.*)")
+
+
+def _hints(call: Any) -> dict[str, Any]:
+    """The annotations, evaluated; none where one of them names what is not there."""
+    source = _constructor(call) if isinstance(call, type) else call
+    try:
+        return typing.get_type_hints(getattr(source, "func", source))
+    except Exception:  # annotations may hold anything
+        return {}
+
+
+def _constructor(made: type[Any]) -> Any:
+    return made.__init__
+
+
+def _docs(call: Any) -> dict[str, str]:
+    """What the sections ``Args`` of the docstrings say, by name; the constructor's counts."""
+    documents = (
+        [call, _constructor(call)] if isinstance(call, type) else [getattr(call, "func", call)]
+    )
+    found: dict[str, str] = {}
+    for document in documents:
+        found |= args_section(inspect.getdoc(document) or "")
+    return found
+
+
+def args_section(doc: str) -> dict[str, str]:
+    """The section ``Args`` of a Google-style docstring, by name, each on one line."""
+    lines = doc.splitlines()
+    start = next(
+        (n for n, line in enumerate(lines) if re.fullmatch(r"(Args|Arguments):\s*", line)), None
+    )
+    if start is None:
+        return {}
+    body = []
+    for line in lines[start + 1 :]:
+        if line and not line[0].isspace():
+            break
+        body.append(line)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in textwrap.dedent("\n".join(body)).splitlines():
+        if line and not line[0].isspace() and (item := _ITEM.match(line)):
+            names = [name.lstrip("*") for name in item["names"].split(", ")]
+            found |= dict.fromkeys(names, item["doc"].strip())
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found
+
+
+def _choices(hint: Any) -> list[str]:
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return [each for each in arguments if isinstance(each, str)]
+    return [choice for each in arguments for choice in _choices(each)]
+
+
+def _brief(option: Option) -> str:
+    if option.required:
+        return f"{option.name} (required)"
+    default = in_toml(option.default)
+    return option.name if default is None else f"{option.name} = {default}"
+
+
+def _toml_or_repr(value: Any) -> str:
+    text = in_toml(value)
+    if text is None:
+        text = "a table" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _type_text(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
