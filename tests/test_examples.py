@@ -1,0 +1,93 @@
+"""The examples of the documentation are real files that run, and give what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter in a folder; profiles go there as well."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYSTREAM_PROFILER_FOLDER": str(folder / "profiles")},
+        capture_output=True,
+        text=True,
+        timeout=18,
+    )
+
+
+def check_video(path: Path) -> None:
+    """All frames of the clip are there, in the new size, and rectangles are drawn on some."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.average_rate) == (640, 360, 25)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 132
+    red, green, blue = np.moveaxis(frames[60].astype(int), -1, 0)
+    drawn = (green > 180) & (red < 90) & (blue < 120)  # the colour of the rectangles
+    assert drawn.sum() > 50
+    assert np.ptp(frames[60]) > 200  # a picture, not one colour
+
+
+@pytest.mark.parametrize("command", ["toml", "script"])
+def test_the_motion_example_writes_a_playable_video(tmp_path: Path, command: str) -> None:
+    """By the command line tool from its TOML file, and as a Python script."""
+    arguments = {
+        "toml": ["-m", "pystream", "run", str(EXAMPLES / "motion.toml")],
+        "script": [str(EXAMPLES / "motion.py")],
+    }[command]
+    done = python(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "132 admitted = 132 completed" in done.stdout
+    assert "ottleneck" in done.stdout
+    check_video(tmp_path / "motion.mp4")
+    assert (tmp_path / "profiles" / "profiles.sqlite").is_file()
+
+
+def test_the_live_example_reads_results_while_it_runs(tmp_path: Path) -> None:
+    """The newest frame wins; what was dropped is counted."""
+    done = python(str(EXAMPLES / "live.py"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    numbers = [int(number) for number in re.findall(r"result of frame (\d+)", done.stdout)]
+    assert len(numbers) == 10
+    assert numbers == sorted(set(numbers))
+    assert "dropped (overflow)" in done.stdout.splitlines()[-1]
+
+
+def test_the_readme_s_python_runs_and_prints_what_its_comments_say(tmp_path: Path) -> None:
+    """The quick start is executed word for word."""
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 15
+    done = python("-c", block, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"print\(.*?#\s*(.+)$", block, re.MULTILINE)
+    assert done.stdout.splitlines()[: len(said)] == said
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"plugins/{each}/README.md" for each in (
+    "threads", "sqlite", "stages", "video", "cli", "bundle",
+))])  # fmt: skip
+def test_links_and_files_that_a_readme_names_exist(name: str) -> None:
+    """Relative links point to something."""
+    page = ROOT / name
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{name} links to {target}"
+
+
+def test_the_clip_stands_beside_its_attribution() -> None:
+    """Creative Commons Attribution 3.0."""
+    text = (EXAMPLES / "data" / "README.md").read_text()
+    assert "Blender Foundation" in text
+    assert "Creative Commons Attribution 3.0" in text
