@@ -1,3 +1,22 @@
 """Shared fixtures of all distributions; the count of leftovers watches every test."""
 
+from __future__ import annotations
+
+import pytest
+
 pytest_plugins = ["pystream_core.testing.fixtures"]
+
+
+@pytest.fixture(scope="session")
+def spare_profiler_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """For tests that do not choose a folder."""
+    return str(tmp_path_factory.mktemp("profiles"))
+
+
+@pytest.fixture(autouse=True)
+def own_profiler_folder(monkeypatch: pytest.MonkeyPatch, spare_profiler_folder: str) -> None:
+    """No test writes to the user's folder, and none sees the folder that another one chose."""
+    from pystream_sqlite import _folder
+
+    monkeypatch.setattr(_folder, "_chosen", None)
+    monkeypatch.setenv("PYSTREAM_PROFILER_FOLDER", spare_profiler_folder)

@@ -258,6 +258,14 @@ class Run:
                 stop("abort")
             self.output.wake()
 
+    def replace_locks(self) -> None:
+        """In a forked child, where the locks may be held by threads that are gone."""
+        self._lock = threading.Lock()
+        self.ledger.replace_lock()
+        self.report.replace_lock()
+        if self.recorder is not None:
+            self.recorder.replace_locks()
+
     # -- observing ---------------------------------------------------------------------
 
     def trace(self) -> Trace | None:

@@ -183,12 +183,13 @@ class Ledger:
         self.paths = tuple(paths)
         self.admitted = 0  # written under the executor's front lock
         self.completed = 0  # written by the output, one call at a time
-        self.streamed = 0  # completed as well; written by the reader of a stream
+        self.streamed = 0  # completed as well; written by the output, for a stream's reader
         self.passed = 0  # went through every stage and out without an event: received, emitted
         # and completed at once; written by the thread that runs a serial stream
         self.superseded = 0  # written under the output's lock
+        self._forfeited = 0  # streamed, but the reader never took them
         self._rejected = 0
-        self._lock = threading.Lock()  # guards _rejected and growing _workers; held briefly
+        self._lock = threading.Lock()  # guards the two and growing _workers; held briefly
         self._workers: list[list[Counters]] = [[] for _ in paths]
         self._lost_before: list[dict[str, int]] = [{} for _ in range(len(paths) + 1)]
         self._final: Statistics | None = None
@@ -199,6 +200,10 @@ class Ledger:
         with self._lock:
             self._workers[stage].append(counters)
         return counters
+
+    def replace_lock(self) -> None:
+        """In a forked child, where the lock may be held by a thread that is gone."""
+        self._lock = threading.Lock()
 
     def reject(self) -> None:
         """Count an offer that was refused."""
@@ -215,6 +220,13 @@ class Ledger:
         with self._lock:
             lost = self._lost_before[stage]
             lost[reason] = lost.get(reason, 0) + count
+
+    def forfeit(self) -> None:
+        """A result that was handed to a stream was not taken by its reader: it counts as
+        dropped instead of completed."""
+        with self._lock:
+            self._forfeited += 1
+        self.lose(len(self.paths), "reader left")
 
     def snapshot(self) -> Statistics:
         """The figures of this moment; ``in_flight`` is derived from the others."""
@@ -277,7 +289,7 @@ class Ledger:
         }
         # Ends are read before admissions, so that a snapshot never shows more ends than
         # admitted items, whatever runs meanwhile.
-        completed = self.completed + self.streamed + self.passed
+        completed = self.completed + self.streamed - self._forfeited + self.passed
         ended = completed + sum(totals[name] for name in _OWN_BINS) + sum(dropped.values())
         admitted = self.admitted
         return Statistics(

@@ -251,6 +251,13 @@ class Recorder:
         )
         self._thread.start()
 
+    def replace_locks(self) -> None:
+        """In a forked child, where the locks may be held by threads that are gone. Observers
+        belong to the parent and get nothing more here."""
+        self._traces_lock = threading.Lock()
+        self._pass_lock = threading.Lock()
+        self._observers.clear()
+
     def wake(self) -> None:
         """Called by a worker that saw ``asleep``. Never blocks."""
         self.asleep = False

@@ -113,6 +113,7 @@ class Output:
                     run.end(envelope, "dropped", None)
                     return
             else:
+                run.ledger.streamed += 1  # before the reader, or a sweep, can have it
                 stream.channel.send(envelope)
                 return
         self._store(envelope, run)
@@ -171,5 +172,5 @@ def sweep_stream(stream: Stream, run: Run) -> None:
     """Count what the reader of a stream has left behind as dropped."""
     for found in stream.channel.sweep():
         if type(found) is Envelope:
-            run.ledger.lose(len(run.plan.stages), "reader left")
+            run.ledger.forfeit()
     stream.channel.post(_CUT)

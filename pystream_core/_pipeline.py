@@ -93,8 +93,8 @@ class Pipeline:
         self._profiler: Profiler | None = None
         if isinstance(observers, (str, Observer)) or not isinstance(observers, Iterable):
             raise PlanError(
-                f"observers must be a list of names and objects, for example "
-                f"observers=[{safe_repr(observers)}], not {safe_repr(observers)} alone"
+                f'observers must be a list of names and objects, for example observers=["sqlite"], '
+                f"not {safe_repr(observers)} alone"
             )
         self._observers: list[Observer] = [_observer(each) for each in observers]
         if _flag("use_profiler", use_profiler):
@@ -476,7 +476,7 @@ class Pipeline:
             PlanError: neither a source nor an input generator.
             TypeError: the source cannot be iterated.
         """
-        return self._used().stream(source)
+        return self._used().stream(source, self)
 
     def run(self, source: Iterable[Any] | None = None) -> Statistics:
         """Consume a source to its end and return the ledger. Blocks until then.
@@ -488,7 +488,7 @@ class Pipeline:
             Exception: as :meth:`stream`, and whatever the source or a stage raises.
         """
         session = self._used()
-        with session.stream(source) as results:
+        with session.stream(source, self) as results:
             for _ in results:
                 pass
         return session.run.ledger.snapshot()
@@ -736,7 +736,8 @@ def _seconds(name: str, value: object) -> float:
 
 def _forsaken(session: Session) -> None:
     """The Pipeline was collected without cleanup(). Runs in a destructor."""
-    if session.started and not session.closed.is_set():
+    # A loop starts its pipeline in its own thread, perhaps only now.
+    if (session.started or session.loop is not None) and not session.closed.is_set():
         session.forsake()
         warnings.warn(
             "a running Pipeline was not cleaned up: use `with pipeline:` or call cleanup()",

@@ -299,7 +299,10 @@ def describe(stage: Any, given: str | None, own: str) -> StageSpec:
     if is_stage_class:
         missing = sorted(stage.__abstractmethods__)
         if missing:
-            raise PlanError(f"stage {label} lacks {', '.join(f'{name}()' for name in missing)}")
+            raise PlanError(
+                f"stage {label} lacks {', '.join(f'{name}()' for name in missing)}: every stage "
+                f"class defines __call__ and cleanup"
+            )
         stage = StageFactory(stage, {})
     kind = call_kind(stage)
     if kind == "coroutine":

@@ -42,6 +42,10 @@ class LossReport:
             count, example = self._waiting.pop(what)
         self._say(what, count, example)
 
+    def replace_lock(self) -> None:
+        """In a forked child, where the lock may be held by a thread that is gone."""
+        self._lock = threading.Lock()
+
     def flush(self) -> None:
         """Say everything that has not been said yet."""
         with self._lock:

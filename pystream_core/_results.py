@@ -12,6 +12,7 @@ from ._output import Output, Stream, sweep_stream
 
 logger = logging.getLogger("PyStream")
 
+_FORGOTTEN = 0.5  # seconds that letting a stream go waits for the calls under way
 _PROMPT = 0.05  # seconds that a closing reader waits for the feeder to see it
 
 
@@ -62,9 +63,7 @@ class FedResults:
             raise StopIteration
         found = self._stream.take()
         if isinstance(found, Envelope):
-            value = found.value
-            self._run.ledger.streamed += 1
-            return value
+            return found.value
         self._finish()
         if found.error is not None:
             raise found.error
@@ -124,6 +123,7 @@ def own_results(
     on_end: Callable[[], None],
     was_cut: Callable[[], bool],
     check: Callable[[], None],
+    keep_alive: object,
 ) -> Generator[Any, None, None]:
     """The results of an executor that works in the reader's thread.
 
@@ -141,6 +141,7 @@ def own_results(
         on_end: gives the claim back.
         was_cut: whether the closer has closed ``results``.
         check: raises when the session has ended.
+        keep_alive: the pipeline, which is not to be collected while its stream is read.
     """
     on_start(results)
     try:
@@ -153,6 +154,7 @@ def own_results(
             raise
     finally:
         on_end()
+    del keep_alive  # until here
     if was_cut():
         check()
 
@@ -162,11 +164,15 @@ class ResultStream(Iterator[Any]):
 
     One reader at a time. ``close`` (also by leaving it to garbage collection, or ``with``)
     stops early: the source is closed, what is in flight is dropped and counted as
-    ``reader left``, and the pipeline can be used again.
+    ``reader left``, and the pipeline can be used again. Leaving it to garbage collection waits
+    at most 0.5 s for the calls under way. An open stream keeps its pipeline alive.
     """
 
-    def __init__(self, results: FedResults | Generator[Any, None, None]) -> None:
+    def __init__(
+        self, results: FedResults | Generator[Any, None, None], keep_alive: object
+    ) -> None:
         self._results = results
+        self._keep_alive = keep_alive
 
     def __iter__(self) -> Iterator[Any]:
         return self if isinstance(self._results, FedResults) else self._results
@@ -195,8 +201,9 @@ class ResultStream(Iterator[Any]):
 
     def __del__(self) -> None:
         # A generator closes itself, when the loop over it has let it go as well.
-        if isinstance(getattr(self, "_results", None), FedResults):
-            self.close()
+        results = getattr(self, "_results", None)
+        if isinstance(results, FedResults):
+            results.close(patience=_FORGOTTEN)
 
     def close(self) -> None:
         """Stop early. Waits for the calls under way, at most ``stuck_timeout`` seconds; a

@@ -210,7 +210,8 @@ class SerialExecutor(Executor):
         try:
             return self._turn.acquire(timeout)
         except ChannelClosed:
-            raise self._run.refusal() from None
+            refusal = self._run.refusal()
+            raise refusal from refusal.__cause__  # its own cause stays
 
     def _end_turn(self) -> None:
         self._turn.release()

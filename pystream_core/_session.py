@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from inspect import GEN_RUNNING, getgeneratorstate
 from time import monotonic
 from typing import Any, Final
 
@@ -62,9 +63,9 @@ class Session:
 
     Locks: ``_start_lock`` is held while stages are set up, so that one caller starts and the
     others wait; a stop ends that wait through ``executor.abort``. ``_close_lock`` is held by
-    the one thread that closes; others wait for ``closed``. ``_stream_lock`` guards opening
-    and closing a stream or a loop and is held for a few instructions. None of them is taken
-    by ``request_abort``, which a destructor may call.
+    the one thread that closes; others wait for it and find ``closed`` set. ``_stream_lock``
+    guards opening and closing a stream or a loop and is held for a few instructions. None of
+    them is taken by ``forsake``, which a destructor may call.
     """
 
     def __init__(
@@ -307,8 +308,8 @@ class Session:
 
     # -- streams -----------------------------------------------------------------------
 
-    def stream(self, source: Iterable[Any] | None) -> ResultStream:
-        """See Pipeline.stream."""
+    def stream(self, source: Iterable[Any] | None, keep_alive: object) -> ResultStream:
+        """See Pipeline.stream, which is ``keep_alive``."""
         self._check_use("another stream()")
         self._refuse_during_loop("stream()")
         origin = source
@@ -327,9 +328,10 @@ class Session:
                 on_end=self._end_own,
                 was_cut=lambda: self._own_cut,
                 check=self.check,
+                keep_alive=keep_alive,
             )
             self._own_results = weakref.ref(own)
-            return ResultStream(own)
+            return ResultStream(own, keep_alive)
         with self._stream_lock:
             self._check_use("another stream()")
             fed = FedResults(
@@ -343,7 +345,7 @@ class Session:
                 origin=origin,
             )
             self._results = fed
-        return ResultStream(fed)
+        return ResultStream(fed, keep_alive)
 
     def _end_fed(self, results: FedResults) -> None:
         with self._stream_lock:
@@ -440,7 +442,7 @@ class Session:
             return False
         # The reader of a serial stream holds its turn also between two results.
         own = self._own_results() if self._own_results is not None else None
-        return own is None or not self._own_open or own.gi_running
+        return own is None or not self._own_open or getgeneratorstate(own) == GEN_RUNNING
 
     def close(self, timeout: float | None = None, *, keep: bool = False) -> None:
         """Drain, stop and clean up; once. Other callers wait until it is done; one whose time
@@ -676,6 +678,7 @@ class Session:
         self.closed = threading.Event()
         self.closed.set()
         self.output.replace_locks()
+        self.run.replace_locks()
 
 
 def _raise_cleanup_errors(errors: Sequence[BaseException]) -> None:

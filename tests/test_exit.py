@@ -202,9 +202,7 @@ def test_ctrl_c_works_everywhere(case: Case, interrupts: dict[Case, Outcome]) ->
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_cleanup_works_in_the_handler_of_ctrl_c(
-    mode: str, interrupts: dict[Case, Outcome]
-) -> None:
+def test_cleanup_works_in_the_handler_of_ctrl_c(mode: str, interrupts: dict[Case, Outcome]) -> None:
     """G21: cleanup in the handler of a KeyboardInterrupt cleans the stages up."""
     for place in ("in_handler", "in_with", "in_with_stream"):
         outcome = interrupts[place, mode, "wait"]

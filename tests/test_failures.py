@@ -384,6 +384,7 @@ def test_a_failure_releases_whoever_waits(log: Log) -> None:
         fail.set()
         answers = [ended.get(True, DEADLINE) for _ in threads]
         assert all(type(error) is StageError for _, error in answers)
+        assert all(type(error.__cause__) is ValueError for _, error in answers)
         best = min(best, max(when for when, _ in answers) - start)
         for thread in threads:
             thread.join(DEADLINE)

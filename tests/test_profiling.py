@@ -6,22 +6,20 @@ import logging
 import math
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pystream
 import pytest
 
-import pystream
 from pystream_core import ItemEnd, Observer, Profiler, RunInfo, Span
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path, own_profiler_folder: None) -> Path:
     """Profiles of this test go to a folder of its own."""
-    before = pystream.get_profiler_db_folder()
     pystream.set_profiler_db_folder(str(tmp_path))
-    yield tmp_path
-    pystream.set_profiler_db_folder(before)
+    return tmp_path
 
 
 Mode = Callable[[pystream.Pipeline], pystream.Pipeline]

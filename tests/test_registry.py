@@ -21,9 +21,9 @@ from pystream_core import (
     PluginError,
     PluginNotFound,
     StageFactory,
+    _installed as installed_module,
+    _registry as registry_module,
 )
-from pystream_core import _installed as installed_module
-from pystream_core import _registry as registry_module
 from pystream_core._installed import _CORE_RANGE, Installed, _excludes
 from pystream_core._options import check_keywords, parameters
 from pystream_core._registry import Registry, _Once

@@ -21,8 +21,8 @@ from pystream_core import (
     PlanError,
     Stage,
     StageError,
+    _session as session_module,
 )
-from pystream_core import _session as session_module
 
 MODES = ["serial", "threads"]
 SAFETY = 15.0  # no wait of a test is longer
@@ -418,8 +418,7 @@ def test_one_stuck_worker_does_not_hold_the_other_ones_of_a_generator_stage(
             if item == 0:
                 entered.set()
                 assert let_go.wait(SAFETY)
-            for part in range(3):
-                yield part
+            yield from range(3)
 
     pipeline = Pipeline()
     pipeline.add(Spread, workers=2, capacity=4)
@@ -728,6 +727,20 @@ def test_a_paused_reader_is_told_that_its_stream_was_cut(mode: str) -> None:
         list(results)
     statistics = pipeline.statistics()
     assert statistics.in_flight == 0
+
+
+def test_a_result_that_the_reader_has_just_taken_is_accounted_for() -> None:
+    """G3, G14: a session that closes between a reader's take and its next line adds up."""
+    pipeline = build("threads", Probe())
+    results = pipeline.stream(iter([1, 2, 3]))
+    results._results._stream.take()  # type: ignore[union-attr]  # as the reader does
+    pipeline.cleanup()
+    statistics = pipeline.statistics()
+    assert statistics.completed >= 1
+    assert statistics.completed + statistics.dropped_total == statistics.admitted
+    assert pipeline._session.run.ledger.violations() == []  # type: ignore[union-attr]
+    with pytest.raises(PipelineTerminated):
+        list(results)
 
 
 # -- G18: the loop -----------------------------------------------------------------------------

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from time import monotonic
 
 import pytest
 
-from pystream_core import Pipeline
+from pystream_core import Pipeline, Stage
+from pystream_core.testing import wait_until
 
 
 class Camera:
@@ -104,3 +107,57 @@ def test_the_input_generator_outlives_a_reader_that_leaves() -> None:
     pipeline.drain()
     assert pipeline.get_results() >= 1
     pipeline.cleanup()
+
+
+@pytest.mark.parametrize("mode", ["serialize", "parallelize"])
+@pytest.mark.parametrize("wrap", [iter, lambda results: results])
+def test_an_open_stream_keeps_its_pipeline_alive(
+    mode: str, wrap: Callable[[object], Iterator[int]]
+) -> None:
+    """A pipeline that nobody else holds is not stopped while its results are read."""
+    cleaned: list[bool] = []
+
+    class Probe(Stage[int]):
+        def __call__(self, data: int) -> int:
+            return data
+
+        def cleanup(self) -> None:
+            cleaned.append(True)
+
+    def results() -> Iterator[int]:
+        pipeline = Pipeline()
+        pipeline.add(Probe())
+        return wrap(getattr(pipeline, mode)().stream(range(100)))
+
+    stream = results()
+    gc.collect()
+    with pytest.warns(ResourceWarning):
+        got = list(stream)
+        del stream
+        gc.collect()
+    assert got == list(range(100))
+    wait_until(lambda: cleaned == [True] or mode == "serialize", 5)
+
+
+def test_letting_a_stream_go_does_not_wait_long_for_a_stuck_stage() -> None:
+    """Ctrl-C in a plain loop lets the stream go: that must not take ``stuck_timeout``."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def stuck(item: int) -> int:
+        if item:
+            entered.set()
+            gate.wait(15)
+        return item
+
+    pipeline = Pipeline()
+    pipeline.add(stuck)
+    pipeline.parallelize()
+    results = pipeline.stream(range(10))
+    assert next(results) == 0
+    assert entered.wait(10)
+    begin = monotonic()
+    del results
+    took = monotonic() - begin
+    gate.set()
+    pipeline.cleanup()
+    assert took < 2

@@ -66,8 +66,8 @@ def test_python_m_pystream_without_the_tool_says_how_to_get_it() -> None:
 
 def test_it_is_the_same_pipeline_class_as_the_core_s() -> None:
     """The bundle holds no logic."""
-    import pystream_core
-
     import pystream
+
+    import pystream_core
 
     assert pystream.Pipeline is pystream_core.Pipeline

@@ -51,14 +51,14 @@ _JOIN_PATIENCE: Final = 1.0  # seconds for a thread that has reported its exit t
 
 
 class ThreadsExecutor(Executor):
-    """One thread per worker, a credit channel in front of every stage.
-
-    ``_front`` makes numbering an item and sending it one step; it is held for a few
-    instructions (and, in a pipeline without stages, while the output takes the item).
+    """One thread per worker, a bounded channel in front of every stage.
 
     Args:
         name_prefix: how the names of its threads begin.
     """
+
+    # _front makes numbering an item and sending it one step; it is held for a few instructions
+    # (and, in a pipeline without stages, while the output takes the item).
 
     name = "threads"
 
@@ -179,7 +179,8 @@ class ThreadsExecutor(Executor):
                 if not channel.reserve(timeout):
                     return False
             except ChannelClosed:
-                raise run.refusal() from None
+                refusal = run.refusal()
+                raise refusal from refusal.__cause__  # its own cause stays
         with self._front:
             if self._shut:
                 raise run.refusal()
@@ -247,6 +248,10 @@ class ThreadsExecutor(Executor):
             lane.close()
         errors, missing = self._collect_exits(timeout)
         left = tuple(self._leave_behind(worker) for worker in missing)
+        # Who was admitted just before the stop sends its item before the sweep; whoever comes
+        # later finds the front shut.
+        if self._front.acquire(timeout=_JOIN_PATIENCE):
+            self._front.release()
         for lane in self._lanes:
             lane.sweep()
         if errors:

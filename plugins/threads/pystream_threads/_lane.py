@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -302,9 +303,9 @@ class Worker:
         except StageError as error:
             failure = error
         if not sequencer.wait_turn(ticket):
-            for output in ahead:
+            # Stopped: what follows ends at once, also an item that has not been looked at yet.
+            for output in itertools.chain(ahead, outputs):
                 lane.run.lose(output, lane.segment.stop, None)
-            outputs.close()  # type: ignore[attr-defined]  # a generator
             return False
         try:
             for output in ahead:

@@ -1,0 +1,368 @@
+"""The channel's bounds and the baton's closing."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from pystream_core import Channel, ChannelClosed
+from pystream_core._channel import LARGEST, WINDOW_NS, Baton
+
+DEADLINE = 5.0
+MS = 1_000_000
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Let threads take turns as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def room(channel: Channel[Any]) -> int:
+    """How many credits there are; they are given back."""
+    taken = 0
+    while channel.reserve(0):
+        taken += 1
+    for _ in range(taken):
+        channel.cancel()
+    return taken
+
+
+# -- bounds --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capacity", "workers", "spare", "expected"),
+    [("auto", 1, 0, 1), ("auto", 3, 0, 3), ("auto", 1, 1, 2), (1, 1, 0, 2), (5, 2, 1, 7)],
+)
+def test_a_new_channel_has_its_bound(
+    capacity: Any, workers: int, spare: int, expected: int
+) -> None:
+    """``auto`` starts at one for each worker; a number counts the items that wait besides."""
+    channel: Channel[int] = Channel(capacity, workers=workers, spare=spare)
+    assert channel.bound == room(channel) == expected
+
+
+def test_a_full_channel_refuses_and_takes_again_after_a_release() -> None:
+    """``reserve`` with a timeout says False in time, and a release makes room."""
+    channel: Channel[int] = Channel(1)
+    assert channel.reserve()
+    assert channel.reserve(0.01)
+    start = monotonic()
+    assert channel.reserve(0.05) is False
+    assert 0.04 < monotonic() - start < DEADLINE
+    assert channel.reserve(0) is channel.reserve(-1) is False
+    channel.send(1)
+    assert channel.receive() == 1
+    assert channel.reserve(0) is False  # in a hand, not yet released
+    channel.release()
+    assert channel.reserve(0) is True
+
+
+def test_the_bound_at_most_doubles() -> None:
+    """From 1 before a trivial consumer: 2, 4, 8, … up to the largest."""
+    channel: Channel[int] = Channel()
+    bounds = []
+    for _ in range(12):
+        channel.resize(1)
+        bounds.append(channel.bound)
+    assert bounds[:5] == [2, 4, 8, 16, 32]
+    assert bounds[-1] == LARGEST == room(channel)
+
+
+def test_the_bound_holds_about_a_millisecond_of_work() -> None:
+    """A cycle of 100 us gives ten items, one of 5 ms a single one."""
+    channel: Channel[int] = Channel()
+    for _ in range(10):
+        channel.resize(WINDOW_NS // 10)
+    assert channel.bound == room(channel) == 10
+    channel.resize(5 * MS)
+    assert channel.bound == room(channel) == 1  # at once, unused credits are taken back
+
+
+def test_a_bound_for_several_workers_is_as_many_times_as_large() -> None:
+    """At least one item for each worker, at most the largest bound for each."""
+    channel: Channel[int] = Channel(workers=3)
+    channel.resize(100 * MS)
+    assert channel.bound == room(channel) == 3
+    for _ in range(20):
+        channel.resize(0)
+    assert channel.bound == room(channel) == 3 * LARGEST
+
+
+def test_a_spare_place_stays_in_any_case() -> None:
+    """Dropping the oldest needs one waiting item."""
+    channel: Channel[int] = Channel(spare=1)
+    channel.resize(100 * MS)
+    assert channel.bound == room(channel) == 2
+
+
+def test_credits_in_use_are_kept_back_when_they_return() -> None:
+    """A bound that shrinks under the items inside is reached as they leave."""
+    channel: Channel[int] = Channel()
+    for _ in range(4):
+        channel.resize(1)
+    assert channel.bound == 16
+    for _ in range(16):
+        assert channel.reserve(0)
+    channel.resize(10 * MS)
+    assert channel.bound == 1
+    for _ in range(15):
+        channel.release()
+        assert room(channel) == 0
+    channel.release()
+    assert room(channel) == 1
+
+
+def test_growing_again_forgives_what_is_owed() -> None:
+    """Credits still in hands count before new ones are made."""
+    channel: Channel[int] = Channel()
+    for _ in range(3):
+        channel.resize(1)
+    for _ in range(8):
+        assert channel.reserve(0)
+    channel.resize(10 * MS)  # 8 in use, 1 allowed: 7 owed
+    channel.resize(1)  # 2 allowed
+    assert (channel.bound, room(channel)) == (2, 0)
+    for _ in range(8):
+        channel.release()
+    assert room(channel) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_credits_add_up_after_any_operations(seed: int) -> None:
+    """Free, used and owed credits always make the bound."""
+    chance = random.Random(seed)
+    workers, spare = chance.randint(1, 3), chance.randint(0, 1)
+    channel: Channel[int] = Channel(workers=workers, spare=spare)
+    used = 0
+    for _ in range(500):
+        operation = chance.choice(["reserve", "reserve", "release", "resize", "cancel"])
+        if operation == "reserve":
+            used += channel.reserve(0)
+        elif operation == "release" and used:
+            channel.release()
+            used -= 1
+        elif operation == "resize":
+            before = channel.bound
+            channel.resize(chance.choice([1, 10_000, 200_000, MS, 10 * MS]))
+            assert workers + spare <= channel.bound <= before * 2
+        elif operation == "cancel" and used:
+            channel.cancel()
+            used -= 1
+    for _ in range(used):
+        channel.release()
+    free = room(channel)
+    # a cancelled credit comes back at once, also while some are owed
+    assert channel.bound <= free <= channel.bound + channel._debt
+
+
+@pytest.mark.parametrize(("cycle", "expected"), [(10 * MS, 1), (100_000, 1), (1, 64)])
+def test_large_bounds_are_timed_seldom(cycle: int, expected: int) -> None:
+    """Small channels time every item, large ones every 64th."""
+    channel: Channel[int] = Channel()
+    for _ in range(10):
+        following = channel.resize(cycle)
+    assert following == expected
+
+
+# -- closing -------------------------------------------------------------------------------
+
+
+def test_closing_wakes_everyone_who_waits() -> None:
+    """All senders raise, all receivers get the closing token, now and later."""
+    stop = object()
+    channel: Channel[Any] = Channel(closing=stop)
+    assert channel.reserve()
+    ended: list[Any] = []
+
+    def send() -> None:
+        try:
+            channel.reserve()
+        except ChannelClosed as error:
+            ended.append(type(error))
+
+    def receive() -> None:
+        found = channel.receive()
+        channel.post(found)
+        ended.append(found)
+
+    threads = [threading.Thread(target=work) for work in [send] * 4 + [receive] * 4]
+    for thread in threads:
+        thread.start()
+    channel.close()
+    for thread in threads:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    assert ended.count(ChannelClosed) == 4
+    assert ended.count(stop) == 4
+    with pytest.raises(ChannelClosed):
+        channel.reserve()
+    with pytest.raises(ChannelClosed):
+        channel.reserve(DEADLINE)
+    assert channel.receive() is stop
+
+
+def test_items_before_a_close_can_still_be_received() -> None:
+    """They come first, and ``sweep`` takes out what nobody wanted."""
+    channel: Channel[Any] = Channel(3, closing="closed")
+    for item in "abc":
+        assert channel.reserve()
+        channel.send(item)
+    channel.close()
+    assert channel.receive() == "a"
+    assert channel.sweep() == ["b", "c", "closed"]
+    with pytest.raises(Empty):
+        channel.receive(timeout=0.001)
+
+
+def test_refusing_sends_away_senders_only() -> None:
+    """Receivers do not notice."""
+    channel: Channel[Any] = Channel(1)
+    assert channel.reserve()
+    channel.send("a")
+    assert channel.reserve()
+    channel.refuse()
+    with pytest.raises(ChannelClosed):
+        channel.reserve()
+    assert channel.receive() == "a"
+    with pytest.raises(Empty):
+        channel.receive(timeout=0.001)
+
+
+def test_evicting_takes_the_oldest_or_nothing() -> None:
+    """With its credit still spent."""
+    channel: Channel[Any] = Channel(2)
+    assert channel.evict() is None
+    for item in "ab":
+        assert channel.reserve()
+        channel.send(item)
+    assert channel.evict() == "a"
+    assert channel.receive() == "b"
+
+
+def test_shrinking_beside_a_close_keeps_it_closed() -> None:
+    """Taking credits back does not swallow the closing token."""
+    channel: Channel[Any] = Channel()
+    for _ in range(5):
+        channel.resize(1)
+    channel.close()
+    channel.resize(100 * MS)
+    with pytest.raises(ChannelClosed):
+        while channel.reserve(0):
+            pass
+
+
+@pytest.mark.usefixtures("switching")
+def test_a_channel_under_stress_keeps_order_and_bound() -> None:
+    """With a thread switch at every chance: everything once, in order, within the bound."""
+    channel: Channel[int] = Channel()
+    inside = [0, 0]  # sent, released
+    largest = 0
+
+    def send() -> None:
+        for item in range(3000):
+            channel.reserve()
+            inside[0] += 1
+            channel.send(item)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    chance = random.Random(1)
+    for expected in range(3000):
+        assert channel.receive(timeout=DEADLINE) == expected
+        largest = max(largest, inside[0] - inside[1])
+        channel.resize(chance.choice([1, 100_000, 5 * MS]))
+        inside[1] += 1
+        channel.release()
+    sender.join(DEADLINE)
+    assert largest <= LARGEST
+    assert room(channel) == channel.bound
+
+
+# -- the baton -----------------------------------------------------------------------------
+
+
+def test_a_baton_is_held_by_one_thread() -> None:
+    """A second one waits at most its timeout."""
+    baton = Baton()
+    assert baton.acquire()
+    assert baton.mine()
+    assert baton.acquire(0) is baton.acquire(0.01) is False
+    baton.release()
+    assert not baton.mine()
+    assert baton.acquire(0)
+
+
+def test_closing_a_baton_sends_waiters_away_and_leaves_the_holder() -> None:
+    """The holder goes on; ``wait_free`` waits for it, and says when it does not come."""
+    baton = Baton()
+    assert baton.acquire()
+    sent_away = threading.Semaphore(0)
+
+    def wait() -> None:
+        try:
+            baton.acquire()
+        except ChannelClosed:
+            sent_away.release()
+
+    threads = [threading.Thread(target=wait) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    baton.close()
+    for thread in threads:
+        assert sent_away.acquire(timeout=DEADLINE)
+        thread.join(DEADLINE)
+    assert baton.mine()
+    assert baton.wait_free(0.01) is False
+    threading.Timer(0.02, baton.release).start()
+    assert baton.wait_free(DEADLINE) is True
+    assert baton.wait_free(0) is True
+    with pytest.raises(ChannelClosed):
+        baton.acquire()
+    with pytest.raises(ChannelClosed):
+        baton.acquire(0)
+
+
+@pytest.mark.usefixtures("switching")
+def test_wait_free_neither_misses_a_release_nor_comes_early() -> None:
+    """300 closes among three threads that take turns: nobody works after ``wait_free``."""
+    for _ in range(300):
+        baton = Baton()
+        working = [False]
+        started = threading.Barrier(4)
+
+        def work(
+            baton: Baton = baton, working: list[bool] = working, started: Any = started
+        ) -> None:
+            started.wait(DEADLINE)
+            try:
+                while True:
+                    baton.acquire()
+                    working[0] = True
+                    working[0] = False
+                    baton.release()
+            except ChannelClosed:
+                pass
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        started.wait(DEADLINE)
+        baton.close()
+        assert baton.wait_free(DEADLINE)
+        assert working == [False]
+        for thread in threads:
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+        assert working == [False]

@@ -1,0 +1,135 @@
+"""The ticker: absolute ticks without drift, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from pystream_core import PlanError, Ticker
+
+DEADLINE = 5.0
+
+
+class Clock:
+    """Time that passes only when somebody waits or works."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.stopped = False
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, as the ticker does; True when it was stopped."""
+        if not self.stopped:
+            self.now += seconds
+        return self.stopped
+
+    def work(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def ticks(work: list[float], period: float = 1.0) -> tuple[list[float], Ticker]:
+    """When each tick came, with this much work after each."""
+    clock = Clock()
+    ticker = Ticker(period, clock=clock, wait=clock.wait)
+    times = []
+    for seconds in work:
+        assert ticker.wait_tick()
+        times.append(round(clock.now - 1000, 6))
+        clock.work(seconds)
+    return times, ticker
+
+
+def test_the_first_tick_comes_at_once() -> None:
+    """And the next ones a period apart."""
+    times, ticker = ticks([0, 0, 0, 0])
+    assert times == [0, 1, 2, 3]
+    assert ticker.missed == 0
+
+
+def test_ticks_do_not_drift() -> None:
+    """Whatever the work takes, tick k comes at k periods; 10,000 of them without rounding."""
+    times, ticker = ticks([0.3, 0.9, 0.1, 0.5] * 2500, period=1.0)
+    assert times == list(range(10_000))
+    assert ticker.missed == 0
+
+
+def test_a_tick_during_work_is_missed_and_not_made_up_for() -> None:
+    """Work of two and a half periods misses two ticks; the third comes in time."""
+    times, ticker = ticks([2.5, 0, 0])
+    assert times == [0, 3, 4]
+    assert ticker.missed == 2
+
+
+def test_a_tick_that_is_hardly_late_still_counts() -> None:
+    """Late by less than a tenth of the period: at once, and not missed."""
+    times, ticker = ticks([1.05, 0, 0])
+    assert times == [0, 1.05, 2]
+    assert ticker.missed == 0
+
+
+def test_work_of_many_periods_is_counted_exactly() -> None:
+    """ticks + missed = periods that have passed."""
+    times, ticker = ticks([0, 100.5, 7.3, 0, 0])
+    assert times == [0, 1, 102, 110, 111]
+    assert len(times) + ticker.missed == 112
+
+
+def test_a_stopped_ticker_ticks_no_more() -> None:
+    """``wait_tick`` says False, also at the first tick."""
+    ticker = Ticker(0.001)
+    ticker.stop()
+    assert ticker.wait_tick() is False
+    assert ticker.wait_tick() is False
+
+
+@pytest.mark.parametrize("period", [0.5, 3600.0, 1e300])
+def test_stop_ends_a_wait_within_100_ms(period: float) -> None:
+    """Whatever the period."""
+    best = DEADLINE
+    for _ in range(3):
+        ticker = Ticker(period)
+        assert ticker.wait_tick()
+        answers: list[bool] = []
+        waiter = threading.Thread(target=lambda t=ticker, a=answers: a.append(t.wait_tick()))
+        waiter.start()
+        start = monotonic()
+        ticker.stop()
+        waiter.join(DEADLINE)
+        best = min(best, monotonic() - start)
+        assert answers == [False]
+    assert best < 0.1
+
+
+def test_a_real_ticker_keeps_its_period() -> None:
+    """Twenty ticks of 5 ms take 95 ms or a little more."""
+    best = DEADLINE
+    for _ in range(3):
+        ticker = Ticker(0.005)
+        start = monotonic()
+        for _ in range(20):
+            assert ticker.wait_tick()
+        best = min(best, monotonic() - start)
+    assert 0.094 <= best < 0.2
+
+
+@pytest.mark.parametrize("period", [0, -1, float("nan"), float("inf"), "1", None, True])
+def test_a_period_that_is_none_is_refused(period: Any) -> None:
+    """With the rule in the message."""
+    with pytest.raises(PlanError, match="period must be seconds above 0"):
+        Ticker(period)
+
+
+@pytest.mark.parametrize("period", [1e-320, 1e-9, 10**400])
+def test_extreme_periods_can_be_counted(period: float) -> None:
+    """Neither a tiny nor a huge one overflows anything."""
+    ticker = Ticker(period)
+    assert ticker.wait_tick()
+    if period < 1:
+        assert ticker.wait_tick()
+    assert ticker.missed >= 0
