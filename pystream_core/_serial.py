@@ -12,10 +12,12 @@ from ._channel import Baton, ChannelClosed
 from ._errors import CleanupError, PipelineBusy, StageError
 from ._executor import Envelope, Executor, Run
 from ._lifecycle import Instance
-from ._stage import SKIP
+from ._stage import SKIP, Stage
 from .hookspecs import ExecutorSpec, hookimpl
 
 logger = logging.getLogger("PyStream")
+
+_JOIN_PATIENCE = 1.0  # seconds for a timer that has been cancelled to be gone
 
 
 class SerialExecutor(Executor):
@@ -185,6 +187,9 @@ class SerialExecutor(Executor):
         not return can only be named."""
         errors = []
         for instance in instances:
+            if not isinstance(instance.stage, Stage):  # nothing to call
+                errors += cleanup_all([instance])
+                continue
             watch = threading.Timer(patience, _name_stuck_cleanup, (instance.path, patience))
             watch.daemon = True
             watch.start()
@@ -192,6 +197,7 @@ class SerialExecutor(Executor):
                 errors += cleanup_all([instance])
             finally:
                 watch.cancel()
+                watch.join(_JOIN_PATIENCE)  # nothing of ours outlives the stop
         return errors
 
     def _outputs(self, envelope: Envelope) -> Iterable[Envelope]:
