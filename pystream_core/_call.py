@@ -315,8 +315,8 @@ class Step:
 
     def _failure(self, envelope: Envelope, error: BaseException) -> StageError:
         failure = StageError(
-            f"stage {self.path!r} raised {describe_error(error)} on item {envelope.seq}: "
-            f"{safe_repr(envelope.value)}",
+            f"stage {self.path!r} raised on item {envelope.seq} ({safe_repr(envelope.value)}): "
+            f"{describe_error(error)}",
             path=self.path,
             seq=envelope.seq,
             item=envelope.value,

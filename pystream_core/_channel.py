@@ -12,6 +12,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX
+from time import monotonic
 from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
@@ -217,8 +218,9 @@ class Baton:
 
     Why ``wait_free`` cannot miss the release: the closer sets ``closed`` before it looks at
     ``owner``, the holder clears ``owner`` before it looks at ``closed``; so either the closer
-    finds the baton free or the holder posts to ``_freed``. After ``closed`` nobody holds the
-    baton for longer than it takes to see that.
+    finds the baton free or the holder posts to ``_freed``. After ``closed`` nobody takes the
+    baton for longer than it takes to see that. A post may come late, from the one before the
+    holder: so it only says to look again. Whoever finds the baton free posts for the next.
     """
 
     __slots__ = ("_freed", "_tokens", "closed", "owner")
@@ -272,10 +274,11 @@ class Baton:
 
     def wait_free(self, timeout: float) -> bool:
         """After ``close``: wait until nobody holds the baton, at most ``timeout`` seconds."""
-        if self.owner is None:
-            return True
+        deadline = monotonic() + min(timeout, TIMEOUT_MAX)
         try:
-            self._freed.get(True, min(max(timeout, 0.000_001), TIMEOUT_MAX))
+            while self.owner is not None:
+                self._freed.get(True, max(deadline - monotonic(), 0.000_001))
         except Empty:
             return self.owner is None
+        self._freed.put(None)
         return True

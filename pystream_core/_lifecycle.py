@@ -27,6 +27,7 @@ class Instance:
         kind: how its calls behave.
         stuck: left behind in its setup, a call or its cleanup, which has not returned.
         in_setup: its setup is running.
+        tried: someone has set it up, or tried to, or cleaned it up without.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Instance:
         self.path = ""
         self.stuck = False
         self.in_setup = False
+        self.tried = False
         self._ready = False
         self._in_use = False  # a worker has it, or its cleanup is running
         self._due = False  # to be cleaned up as soon as it is no longer stuck
@@ -65,7 +67,7 @@ class Instance:
             self._due = False
         if self._ready:
             return
-        self.in_setup = True
+        self.in_setup = self.tried = True
         try:
             if self.stage is None:
                 self.stage = _checked(spec.make(), spec)
@@ -134,7 +136,7 @@ class Instance:
         """Take a user's object as it is, for a cleanup without any start."""
         self.stage = stage
         self.path = path
-        self._ready = True
+        self._ready = self.tried = True
 
 
 class Instances:
@@ -145,6 +147,7 @@ class Instances:
 
     def __init__(self) -> None:
         self._all: list[Instance] = []
+        self._tried = False  # an instance that has been forgotten was
 
     def of_worker(self, index: int) -> Instance:
         """The instance of the worker with this number; a new one when there is none yet."""
@@ -164,10 +167,10 @@ class Instances:
             one.leave_behind()
         return [one.path for one in left]
 
-    def unstarted(self, spec: StageSpec, *, adopt: bool) -> list[Instance]:
+    def unstarted(self, spec: StageSpec) -> list[Instance]:
         """What there is to clean up when this session was not started: what an earlier one
-        has handed on, else (``adopt``) the user's own object."""
-        if self._all or not spec.shared or not adopt:
+        has handed on, else the user's own object, if it has never been tried."""
+        if self._all or self._tried or not spec.shared:
             return [one for one in self._all if one.ready]
         instance = self.of_worker(0)
         instance.adopt(spec.make(), spec.name)
@@ -179,6 +182,7 @@ class Instances:
         its worker, which cleans it up when the call has come back."""
         kept = []
         for one in self._all:
+            self._tried = self._tried or one.tried
             if one.stuck and not shared:
                 one.cleanup()
             elif one.ready or one.stuck:

@@ -36,7 +36,7 @@ from ._plan import (
 )
 from ._results import ResultStream
 from ._session import Session, Settings
-from ._stage import Stage, StageFactory
+from ._stage import Stage, StageFactory, call_kind
 from ._ticker import check_period
 
 T = TypeVar("T")
@@ -77,6 +77,13 @@ class Pipeline:
             raise PlanError(
                 f"input_generator must be a function without arguments, not "
                 f"{safe_repr(input_generator)}; for an iterable use stream(source)"
+            )
+        if input_generator is not None and call_kind(input_generator) != "function":
+            raise PlanError(
+                "input_generator must be a function that returns the next item; this one is a "
+                f"{call_kind(input_generator)} function, of which every call makes a new object. "
+                "Give the __next__ of one, Pipeline(generate().__next__), or use "
+                "stream(generate())"
             )
         self._input_generator = input_generator
         self._description = Description()
@@ -179,7 +186,8 @@ class Pipeline:
             spec = replace(describe(stage, name, own), options=options)
             label = self._description.free_name(name, own)
             check_options(stage, spec, label)
-            entry = Entry(label, options, spec=spec, keeper=Instances())
+            own_object = stage if isinstance(stage, Stage) else None
+            entry = Entry(label, options, spec=spec, keeper=Instances(), stage=own_object)
         self._description.entries.append(entry)
         _call_it(stage, entry.name)
 
@@ -200,14 +208,29 @@ class Pipeline:
 
     def _lend_to(self, parent: Pipeline) -> None:
         self._refuse_if_lent()
-        session = self._session
-        if session is not None and session.started:
-            session.close(keep=True)
-        self._session = None
+        self._end_mode()
         self._owner = weakref.ref(parent)
 
+    def _end_mode(self) -> None:
+        """Drain and end the current mode; its stages stay set up."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        try:
+            session.close(keep=True)
+        except BaseException:  # as by Ctrl-C: cleanup() finishes it
+            self._session = session
+            raise
+
     def _lent(self) -> bool:
-        return self._owner is not None and self._owner() is not None
+        parent = self._owner() if self._owner is not None else None
+        if parent is None:
+            return False
+        if not parent._lent():
+            session = parent._session
+            if session is not None and session.closed.is_set():  # by a stage that called cleanup()
+                self._return_from(parent)
+        return self._owner is not None
 
     def _refuse_if_lent(self) -> None:
         if self._lent():
@@ -318,12 +341,10 @@ class Pipeline:
         try:
             plan, instances = self._plan(placement)
             self._claim_children()
+            self._end_mode()
         except BaseException:
             self._description.mode = before
             raise
-        session, self._session = self._session, None
-        if session is not None:
-            session.close(keep=True)
         self._make_executor = make
         self._executor_name = executor
         self._settings = settings
@@ -370,6 +391,7 @@ class Pipeline:
         if session is None:
             raise self._unusable()
         if session.start_failed:
+            session.raise_loop_error()
             with self._reopening:  # several threads may see the same failed start
                 if self._session is session:
                     return self._open(*self._plan(self._placement))
@@ -501,6 +523,7 @@ class Pipeline:
 
         Raises:
             DrainTimeout: something is still in flight.
+            PipelineBusy: called by a stage, or by the reader of an open serial stream.
             StageError: the pipeline has failed.
             PipelineTerminated: the pipeline has been stopped.
         """
@@ -527,8 +550,12 @@ class Pipeline:
         Raises:
             CleanupError: stages raised in their cleanup; everything was done all the same.
         """
+        if self._lent():
+            return
         session = self._session
-        if session is None or self._lent():
+        if session is None:
+            for child in self._children if self._description.mode is None else ():
+                child._hand_back(self)
             return
         if session.busy_here():
             session.close_later()
@@ -549,6 +576,14 @@ class Pipeline:
         self._retired = True
         for child in self._children:
             child._return_from(self)
+
+    def _hand_back(self, parent: Pipeline) -> None:
+        """The parent has ended before it had a mode: this pipeline goes on with its own."""
+        if self._owner is None or self._owner() is not parent:
+            return
+        self._owner = None
+        if not self._retired:
+            self._open(*self._plan(self._placement))
 
     def __enter__(self) -> Pipeline:
         return self
@@ -740,7 +775,8 @@ def _forsaken(session: Session) -> None:
     if (session.started or session.loop is not None) and not session.closed.is_set():
         session.forsake()
         warnings.warn(
-            "a running Pipeline was not cleaned up: use `with pipeline:` or call cleanup()",
+            f"a running Pipeline ({' -> '.join(session.plan.paths) or 'without stages'}) was not "
+            f"cleaned up: use `with pipeline:` or call cleanup()",
             ResourceWarning,
             stacklevel=2,
         )

@@ -191,7 +191,7 @@ class Entry:
     instances); a plan carries it along and never looks at it.
     """
 
-    __slots__ = ("child", "keeper", "name", "options", "spec")
+    __slots__ = ("child", "keeper", "name", "options", "spec", "stage")
 
     def __init__(
         self,
@@ -201,12 +201,14 @@ class Entry:
         spec: StageSpec | None = None,
         child: Description | None = None,
         keeper: Any = None,
+        stage: Stage[Any] | None = None,
     ) -> None:
         self.name = name
         self.options = options
         self.spec = spec
         self.child = child
         self.keeper = keeper
+        self.stage = stage  # the user's own object, which can stand in one place only
 
 
 class Description:
@@ -279,7 +281,21 @@ class Description:
                 segments.append(range(index, index + 1))
             block = serial
         _check_paths(stages)
+        self._check_objects()
         return Plan(stages=tuple(stages), segments=tuple(segments), mode=mode), tuple(keepers)
+
+    def _check_objects(self) -> None:
+        seen: dict[int, str] = {}
+        for spec, entry, _ in self.leaves():
+            if entry.stage is None:
+                continue
+            if id(entry.stage) in seen:
+                raise PlanError(
+                    f"one Stage object is both {seen[id(entry.stage)]!r} and {spec.name!r}: two "
+                    f"workers would share it. Add its class, factory("
+                    f"{type(entry.stage).__name__}, ...), or a second object"
+                )
+            seen[id(entry.stage)] = spec.name
 
 
 def describe(stage: Any, given: str | None, own: str) -> StageSpec:
@@ -292,7 +308,8 @@ def describe(stage: Any, given: str | None, own: str) -> StageSpec:
     label = safe_repr(chosen or getattr(stage, "__name__", type(stage).__name__))
     if not callable(stage):
         raise PlanError(
-            f"stage {label} cannot be called: add() takes a function, a Stage, a subclass of "
+            f"stage {label} cannot be called{_hint(stage)}: add() takes a function, a Stage, a "
+            f"subclass of "
             f"Stage, or factory(make, ...), not {type(stage).__name__}"
         )
     is_stage_class = isinstance(stage, type) and issubclass(stage, Stage)
@@ -432,6 +449,17 @@ def _check_paths(stages: Sequence[StageSpec]) -> None:
                 f"run together): rename one of them"
             )
         seen.add(spec.name)
+
+
+def _hint(stage: object) -> str:
+    """What was probably meant by something that is no stage."""
+    if isinstance(stage, str):
+        return f" (a registered stage is pystream_core.stage({stage!r}))"
+    if hasattr(stage, "as_stage"):
+        return " (a pipeline becomes a stage by its as_stage())"
+    if hasattr(stage, "__iter__"):
+        return " (what gives items is a source: stream(source))"
+    return ""
 
 
 def _is_int(value: object) -> bool:

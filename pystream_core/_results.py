@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
@@ -12,7 +14,8 @@ from ._output import Output, Stream, sweep_stream
 
 logger = logging.getLogger("PyStream")
 
-_FORGOTTEN = 0.5  # seconds that letting a stream go waits for the calls under way
+_FORGOTTEN = 0.5  # seconds that letting a stream go waits at most
+_UNDER_WAY = 0.4  # seconds of them for the calls under way
 _PROMPT = 0.05  # seconds that a closing reader waits for the feeder to see it
 
 
@@ -95,6 +98,27 @@ class FedResults:
                 "a stream was closed while a stage had an item for more than %g s", patience
             )
         self._finish()
+
+    def forget(self) -> None:
+        """The reader's handle has been collected: leave, and wait at most 0.5 s for that.
+
+        A helper does it. A destructor runs in any thread, between any two of its steps: also
+        in one that holds a lock which closing takes.
+        """
+        if self._ended or sys.is_finalizing():
+            return
+        self.feeder.request_stop()
+        helper = threading.Thread(
+            target=self.close,
+            kwargs={"patience": _UNDER_WAY},
+            name="pystream-forgotten",
+            daemon=True,
+        )
+        try:
+            helper.start()
+        except RuntimeError:  # the interpreter is too far down for new threads
+            return
+        helper.join(_FORGOTTEN)
 
     def cut(self) -> None:
         """The session ends: what is delivered can still be read, then the reader is told."""
@@ -203,7 +227,7 @@ class ResultStream(Iterator[Any]):
         # A generator closes itself, when the loop over it has let it go as well.
         results = getattr(self, "_results", None)
         if isinstance(results, FedResults):
-            results.close(patience=_FORGOTTEN)
+            results.forget()
 
     def close(self) -> None:
         """Stop early. Waits for the calls under way, at most ``stuck_timeout`` seconds; a

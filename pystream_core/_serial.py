@@ -17,6 +17,8 @@ from .hookspecs import ExecutorSpec, hookimpl
 
 logger = logging.getLogger("PyStream")
 
+_IN_SOURCE = -1  # where a chain is while the source of a stream makes its next item
+
 _JOIN_PATIENCE = 1.0  # seconds for a timer that has been cancelled to be gone
 
 
@@ -81,6 +83,7 @@ class SerialExecutor(Executor):
         """Every result, lazily, in the caller's thread."""
         self._take_turn(None)
         try:
+            self._chain.position = _IN_SOURCE
             if self._chain.plain is not None:
                 yield from self._iterate_plain(source, self._chain.plain)
             else:
@@ -90,8 +93,11 @@ class SerialExecutor(Executor):
                     envelope = Envelope(item)
                     del item
                     self._run.accept(envelope)
+                    self._chain.position = 0
                     yield from self._complete(self._outputs(envelope))
+                    self._chain.position = _IN_SOURCE
         finally:
+            self._chain.position = 0
             self._end_turn()
 
     def _iterate_plain(
@@ -122,12 +128,14 @@ class SerialExecutor(Executor):
                 raised = error
             if through:
                 ledger.passed += 1
+                chain.position = _IN_SOURCE
                 yield value
                 del value
                 continue
             envelope = Envelope(value, seq)
             del value
             yield from self._complete(chain.after(position, envelope, raised))
+            chain.position = _IN_SOURCE
 
     def _complete(self, outputs: Iterable[Envelope]) -> Iterator[Any]:
         run = self._run
@@ -170,8 +178,11 @@ class SerialExecutor(Executor):
         if not self._turn.wait_free(timeout):
             self._keep = keep
             self._orphaned = True
-            if self._turn.owner is not None:  # else it came back just now
-                stuck = self._chain.steps[self._chain.position]
+            position = self._chain.position
+            if position == _IN_SOURCE:
+                logger.warning("the source of a stream has not returned and is left behind")
+            elif self._turn.owner is not None:  # else it came back just now
+                stuck = self._chain.steps[position]
                 stuck.instance.leave_behind()
                 left = (stuck.path,)
                 instances.remove(stuck.instance)

@@ -11,9 +11,8 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from inspect import GEN_RUNNING, getgeneratorstate
 from time import monotonic
 from typing import Any, Final
 
@@ -64,7 +63,7 @@ class Session:
     Locks: ``_start_lock`` is held while stages are set up, so that one caller starts and the
     others wait; a stop ends that wait through ``executor.abort``. ``_close_lock`` is held by
     the one thread that closes; others wait for it and find ``closed`` set. ``_stream_lock``
-    guards opening and closing a stream or a loop and is held for a few instructions. None of
+    guards opening and closing a stream or a loop and is held while its thread starts. None of
     them is taken by ``forsake``, which a destructor may call.
     """
 
@@ -89,15 +88,13 @@ class Session:
         self.closed = threading.Event()
         self.started = False
         self._stopping = ""  # why nothing is admitted any more
-        self._start_given_up = False
         self._left_in_setup = False  # a closer waited for a start in vain: who started closes
         self._orphan_of_fork = False
         self._close_later = False
         self._results: FedResults | None = None  # the open stream of an executor with threads
-        self._own_open = False  # a stream of an executor without threads is being read
+        # the open stream of an executor without threads: its results and their source, to close
+        self._own_parts: tuple[Any, Any] | None = None
         self._own_cut = False
-        self._own_parts: tuple[Any, Any] | None = None  # its results and their source, to close
-        self._own_results: weakref.ref[Generator[Any, None, None]] | None = None
         self._starter: int | None = None  # the thread that sets the stages up
         self._closer: int | None = None  # the thread that closes
         self._start_lock = threading.Lock()
@@ -160,7 +157,6 @@ class Session:
         for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
             kept.reset(shared=spec.shared)
         self._stopping = self._stopping or "start failed"
-        self._start_given_up = True
 
     @property
     def state(self) -> str:
@@ -203,13 +199,14 @@ class Session:
 
     def _check_use(self, what: str) -> None:
         self.check()
-        self._raise_loop_error()
-        if self._results is not None or self._own_open:
+        self.raise_loop_error()
+        if self._results is not None or self._own_parts is not None:
             raise PipelineBusy(
                 f"a stream() of this pipeline is open: read it to its end or close it before {what}"
             )
 
-    def _raise_loop_error(self) -> None:
+    def raise_loop_error(self) -> None:
+        """Raise what stopped the loop, unless it has been raised already."""
         error = self.loop.take_error() if self.loop is not None else None
         if error is not None:
             raise error.again() if isinstance(error, StageError) else error
@@ -303,7 +300,7 @@ class Session:
         found, value = self.output.read(settings.output_timeout if settings.block_output else 0.0)
         if not found:
             self.check()
-            self._raise_loop_error()
+            self.raise_loop_error()
         return value
 
     # -- streams -----------------------------------------------------------------------
@@ -330,10 +327,10 @@ class Session:
                 check=self.check,
                 keep_alive=keep_alive,
             )
-            self._own_results = weakref.ref(own)
             return ResultStream(own, keep_alive)
         with self._stream_lock:
             self._check_use("another stream()")
+            self._refuse_during_loop("stream()")
             fed = FedResults(
                 self.executor,
                 self.run,
@@ -357,10 +354,8 @@ class Session:
             self._check_use("another stream()")
             self._refuse_during_loop("stream()")
             self._own_parts = parts
-            self._own_open = True
 
     def _end_own(self) -> None:
-        self._own_open = False
         self._own_parts = None
         self.close_if_asked()
 
@@ -371,17 +366,17 @@ class Session:
         self._check_use("start_loop()")
         self.input.check()
         with self._stream_lock:
+            self._check_use("start_loop()")
             self._refuse_during_loop("another start_loop()")
-            loop = Loop(self._feed, period)
-            self.loop = loop
-        loop.start()
+            self.loop = Loop(self._feed, period)
+            self.loop.start()  # here, since one that has not started does not count as running
 
     def stop_loop(self) -> None:
         """See Pipeline.stop_loop."""
         loop = self.loop
         if loop is not None:
             loop.stop()
-            self._raise_loop_error()
+            self.raise_loop_error()
 
     def _refuse_during_loop(self, what: str) -> None:
         if self.loop is not None and self.loop.running:
@@ -394,6 +389,11 @@ class Session:
         self.check()
         if not self.started:
             return
+        if self.executor.working():
+            raise PipelineBusy(
+                "a stage, or the reader of an open serial stream, has an item in hand, so drain() "
+                "would wait for itself: call it in another thread, or when the stream is closed"
+            )
         drained = self.executor.drain(timeout)
         self.check()
         if not drained:
@@ -441,8 +441,8 @@ class Session:
         if not self.executor.working():
             return False
         # The reader of a serial stream holds its turn also between two results.
-        own = self._own_results() if self._own_results is not None else None
-        return own is None or not self._own_open or getgeneratorstate(own) == GEN_RUNNING
+        parts = self._own_parts
+        return parts is None or getattr(parts[0], "gi_running", True)
 
     def close(self, timeout: float | None = None, *, keep: bool = False) -> None:
         """Drain, stop and clean up; once. Other callers wait until it is done; one whose time
@@ -498,7 +498,7 @@ class Session:
         if not self.started:
             self.run.halt("cleanup")
             self.output.release()
-            self._clean_up_unstarted()
+            self._clean_up_unstarted(keep)
             return True
         self.executor.shut()
         self.output.release()
@@ -540,10 +540,10 @@ class Session:
             ", ".join(repr(path) for path in stuck) or "a stage",
         )
 
-    def _clean_up_unstarted(self) -> None:
+    def _clean_up_unstarted(self, keep: bool) -> None:
         errors = []
         for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
-            for instance in kept.unstarted(spec, adopt=not self._start_given_up):
+            for instance in () if keep else kept.unstarted(spec):
                 error = instance.cleanup()
                 if error is not None:
                     errors.append(error)
@@ -562,7 +562,7 @@ class Session:
                 getattr(parts[0], "close", bool)()
             except ValueError:  # its reader is inside, in another thread, and will see the stop
                 return
-            self._own_open = False
+            self._own_parts = None
             close_source(parts[1])
 
     def _drain_while_moving(self, deadline: float) -> bool:
@@ -599,8 +599,7 @@ class Session:
             errors, left = error.errors, error.left_behind
         if left:
             logger.warning(
-                "left behind, since the call has not returned: %s. Its item counts as abandoned; "
-                'a stage that may block for long belongs into placement="process"',
+                "left behind, since the call has not returned: %s. Its item counts as abandoned",
                 ", ".join(repr(path) for path in left),
             )
         run = self.run

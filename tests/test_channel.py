@@ -366,3 +366,54 @@ def test_wait_free_neither_misses_a_release_nor_comes_early() -> None:
             thread.join(DEADLINE)
             assert not thread.is_alive()
         assert working == [False]
+
+
+def test_everyone_who_waits_for_a_closed_baton_learns_that_it_is_free() -> None:
+    """The one release after a close ends all waits, not only the first."""
+    baton = Baton()
+    assert baton.acquire()
+    baton.close()
+    waiting = threading.Barrier(4)
+    came: list[float] = []
+
+    def wait() -> None:
+        waiting.wait(DEADLINE)
+        start = monotonic()
+        assert baton.wait_free(DEADLINE)
+        came.append(monotonic() - start)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    waiting.wait(DEADLINE)
+    threading.Timer(0.05, baton.release).start()
+    for thread in threads:
+        thread.join(2 * DEADLINE)
+    assert len(came) == 3
+    assert max(came) < DEADLINE / 2
+
+
+def test_a_late_release_does_not_pass_for_the_holders() -> None:
+    """One thread has given the baton on and is slow to post; the next one still holds it."""
+    baton = Baton()
+
+    class Slow:
+        """The queue of tokens, on which a put lets the next holder and the closer go first."""
+
+        def __init__(self, tokens: Any) -> None:
+            self.get = self.get_nowait = tokens.get
+            self.real = tokens
+
+        def put(self, token: Any) -> None:
+            self.real.put(token)
+            baton._tokens = self.real
+            assert baton.acquire(DEADLINE)
+            baton.close()
+
+    assert baton.acquire()
+    baton._tokens = Slow(baton._tokens)  # type: ignore[assignment]
+    baton.release()
+    assert baton.mine()
+    assert baton.wait_free(0.01) is False
+    baton.release()
+    assert baton.wait_free(DEADLINE) is True

@@ -257,7 +257,7 @@ MISSING: dict[str, tuple[Callable[[], Any], str]] = {
     "observer": (lambda: Pipeline(observers=["nobody"]), "observer or profiler 'nobody'"),
     "placement": (
         lambda: [p := Pipeline(), p.add(identity, placement="process"), p.parallelize()],
-        r"python -m pip install pystream-processes",
+        r"placement .process.\. Installed: none",
     ),
 }
 
@@ -459,3 +459,51 @@ if __name__ == "__main__":  # every message once, for reading
             call()
         except PyStreamError as error:
             print(f"{case}\n    {type(error).__name__}: {error}")  # noqa: T201
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_stage_object_in_two_places_is_refused(nested: bool) -> None:
+    """Two workers would share it, and its cleanup would run twice."""
+
+    class Counter(Stage[int]):
+        def __call__(self, data: int) -> int:
+            return data
+
+        def cleanup(self) -> None:
+            pass
+
+    stage = Counter()
+    pipeline = Pipeline()
+    pipeline.add(stage, "first")
+    if nested:
+        child = Pipeline()
+        child.add(stage, "second")
+        pipeline.add(child.parallelize().as_stage(), "child")
+    else:
+        pipeline.add(stage, "second")
+    with pytest.raises(PlanError, match=r"first.*second.*factory\(Counter"):
+        pipeline.parallelize()
+    pipeline.cleanup()
+
+
+def test_a_generator_function_as_input_generator_is_refused() -> None:
+    """Every call would give a new generator object as the item."""
+
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(PlanError, match="__next__"):
+        Pipeline(numbers)
+    with Pipeline(numbers().__next__).serialize() as pipeline:
+        assert list(pipeline.stream()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("video.gray", "pystream_core.stage"), (Pipeline(), "as_stage"), ([], "source")],
+    ids=["name", "pipeline", "list"],
+)
+def test_what_is_no_stage_is_refused_with_what_was_probably_meant(given: Any, hint: str) -> None:
+    """A registered name, a pipeline and a source each have their own way in."""
+    with pytest.raises(PlanError, match=hint):
+        Pipeline().add(given)

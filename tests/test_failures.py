@@ -220,7 +220,7 @@ def test_in_threads_every_failure_surfaces_soon_and_for_good(
             assert failure.path == "MainPipeline__A"
             assert (failure.seq, failure.item) == (1, "bad")
             assert "'MainPipeline__A'" in str(failure)
-            assert "item 1: 'bad'" in str(failure)
+            assert "item 1 ('bad')" in str(failure)
             assert len(str(failure)) < 1000
         assert "stage(item)" in "".join(
             traceback.format_tb(failures[0].__cause__.__traceback__)
@@ -1338,4 +1338,23 @@ def test_a_replacement_may_be_none(choose: Choose) -> None:
     pipeline.add(lambda item: 1 / 0, on_error=lambda failure: None)
     choose(pipeline)
     assert list(pipeline.stream([1])) == [None]
+    pipeline.cleanup()
+
+
+def test_a_loop_whose_start_failed_says_so_before_the_next_try() -> None:
+    """The failing setup is raised by the next call, although that one could start afresh."""
+
+    class Unready(Failing):
+        def setup(self) -> None:
+            raise self.error
+
+    pipeline = Pipeline(lambda: 1)
+    pipeline.add(Unready(ValueError("no")))
+    pipeline.parallelize()
+    pipeline.start_loop(0.01)
+    loop = pipeline._session.loop  # type: ignore[union-attr]
+    loop.thread.join(5.0)  # type: ignore[union-attr]
+    with pytest.raises(StageError):
+        pipeline.get_results()
+    assert pipeline.get_results() is None
     pipeline.cleanup()

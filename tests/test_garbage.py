@@ -210,3 +210,26 @@ def test_collection_in_a_worker_thread_never_blocks() -> None:
             assert probe.cleaned.is_set()
         join_own_threads()
     assert {one.cleanups for one in probes} == {1}
+
+
+def test_a_stream_is_collected_even_under_the_lock_of_the_front() -> None:
+    """G22: a forgotten stream is closed wherever the collector happens to run."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item, overflow="drop_oldest", capacity=1)
+    pipeline.parallelize()
+    stream = pipeline.stream(iter(range(10**9)))
+    next(stream)
+    reference = weakref.ref(stream)
+    cycle: list[Any] = [stream]
+    cycle.append(cycle)
+    del stream, cycle
+    locks = (pipeline._session.executor._front, pipeline._session.run.ledger._lock)  # type: ignore[union-attr,attr-defined]
+    with locks[0], locks[1]:
+        gc.collect()  # runs its destructor here
+    assert reference() is None
+    for thread in threading.enumerate():
+        if thread.name == "pystream-forgotten":
+            thread.join(SAFETY)
+    assert pipeline.forward(1)
+    pipeline.cleanup()
+    join_own_threads()

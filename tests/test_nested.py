@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import threading
@@ -581,3 +582,68 @@ def test_an_abort_reaches_every_level(nest, outer, inner):
     call.wait()
     main.cleanup()
     assert main.statistics().dropped == {"abort": 1}
+
+
+@pytest.mark.parametrize("inner", MODES)
+def test_cleanup_of_a_parent_without_a_mode_frees_its_child(nest, inner):
+    """The child goes on in its own mode, and its own cleanup cleans up what was set up."""
+    stage = Recorder()
+    child = nest(inner, stage)
+    assert child.forward(1)
+    parent = Pipeline()
+    parent.add(child.as_stage())
+    with pytest.raises(PipelineBusy):
+        child.forward(2)
+    parent.cleanup()
+    assert child.forward(2)
+    child.cleanup()
+    assert (len(stage.setups), len(stage.calls), len(stage.cleanups)) == (1, 2, 1)
+    assert stage.broken == []
+
+
+@each_pair
+def test_cleanup_called_by_a_stage_frees_the_children_too(nest, outer, inner):
+    """Also grandchildren, although no other thread calls the parent's cleanup."""
+    grandchild = nest(inner, increment)
+    child = nest(inner, grandchild)
+    main = Pipeline()
+    main.add(lambda item: (main.cleanup(), item)[1])
+    main.add(child.as_stage())
+    getattr(main, outer)()
+    with contextlib.suppress(PipelineTerminated):
+        main.forward(1)
+    wait_until(main._session.closed.is_set)
+    for one in (grandchild, child):
+        with pytest.raises(PipelineTerminated):
+            one.forward(1)
+    getattr(grandchild, inner)()
+    assert list(grandchild.stream([1])) == [2]
+    grandchild.cleanup()
+
+
+def test_a_child_that_is_just_starting_is_ended_before_its_parent_gets_it(nest):
+    """Its caller is told, and its workers leave the stage to the parent's."""
+    gate = Gate()
+
+    class Slow(Recorder):
+        def setup(self):
+            super().setup()
+            if len(self.setups) == 1:
+                gate(None)
+
+    stage = Slow()
+    child = nest("parallelize", stage)
+    session = child._session
+    caller = in_thread(lambda: child.forward(1))
+    gate.wait_entered()
+    main = Pipeline()
+    lender = in_thread(lambda: main.add(child.as_stage()))
+    wait_until(lambda: session.run.halted)
+    gate.open()
+    assert lender.wait().error is None
+    assert isinstance(caller.wait().error, PipelineTerminated)
+    main.parallelize()
+    assert list(main.stream([2])) == [2]
+    main.cleanup()
+    assert stage.broken == []
+    assert len(stage.setups) == len(stage.cleanups)

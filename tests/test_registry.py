@@ -209,7 +209,6 @@ def test_an_optional_hook_of_another_version_is_passed_over(install: Install) ->
     ("kind", "name", "distribution", "folder"),
     [
         ("executor", "threads", "pystream-threads", "threads"),
-        ("placement", "process", "pystream-processes", "processes"),
         ("stage", "tee", "pystream-stages", "stages"),
         ("source", "jsonl", "pystream-stages", "stages"),
         ("stage", "video.resize", "pystream-video", "video"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from pystream_core import (
     PipelineBusy,
     PipelineTerminated,
     PlanError,
+    PyStreamError,
     Stage,
     StageError,
     _session as session_module,
@@ -1195,3 +1197,168 @@ def test_50_cycles_leave_nothing(mode: str) -> None:
 def test_1000_cycles_leave_nothing(mode: str) -> None:
     """G19: the same with 1,000 cycles."""
     leaves_nothing(mode, 1000)
+
+
+# -- who has never been started, who is in his own way -----------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_change_of_mode_before_the_start_cleans_nothing_up(mode: str) -> None:
+    """G15: stages that were never set up are handed on too, and cleaned up once in the end."""
+    probe = Probe()
+    pipeline = build("serial", probe)
+    choose(pipeline, mode)
+    assert probe.cleanups == 0
+    pipeline.cleanup()
+    choose(pipeline, mode)
+    pipeline.cleanup()
+    assert (probe.setups, probe.cleanups) == (0, 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("between", ["nothing", "read", "mode"])
+def test_after_a_failed_start_everyone_is_cleaned_up_once(mode: str, between: str) -> None:
+    """G15: who was set up is not cleaned up again, who never was is cleaned up in the end."""
+    probes = [Probe(), Failing("setup", ValueError("no")), Probe()]
+    pipeline = build(mode, *probes)
+    with pytest.raises(StageError):
+        pipeline.start()
+    if between == "read":
+        assert pipeline.get_results() is None
+    elif between == "mode":
+        choose(pipeline, mode)
+    pipeline.cleanup()
+    assert [one.cleanups for one in probes] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_draining_from_inside_is_refused_at_once(mode: str) -> None:
+    """A stage that drains its own pipeline would wait for the item in its own hand."""
+    outcome: list[BaseException] = []
+
+    def drains(item: int) -> int:
+        try:
+            pipeline.drain(SAFETY)
+        except PyStreamError as error:
+            outcome.append(error)
+        return item
+
+    pipeline = build(mode, drains)
+    assert timed(lambda: pipeline.forward(1)) < 1.0
+    pipeline.drain()
+    pipeline.cleanup()
+    assert [type(error) for error in outcome] == [PipelineBusy]
+
+
+def test_draining_by_the_reader_of_a_serial_stream_is_refused_at_once() -> None:
+    """It holds the turn that it would wait for."""
+    pipeline = build("serial", Probe())
+    stream = pipeline.stream([1, 2])
+    assert next(stream) == 1
+    with pytest.raises(PipelineBusy):
+        pipeline.drain(SAFETY)
+    assert list(stream) == [2]
+    pipeline.drain()
+    pipeline.cleanup()
+
+
+def test_a_stage_may_clean_up_beside_a_stream_that_is_never_read() -> None:
+    """G14: a second stream that nobody has begun to read does not hide who is in the stage."""
+    took: list[float] = []
+
+    def ends(item: int) -> int:
+        took.append(timed(pipeline.cleanup))
+        return item
+
+    pipeline = build("serial", ends)
+    first, second = pipeline.stream([1]), pipeline.stream([2])
+    assert list(first) == [1]
+    assert took[0] < 1.0
+    with pytest.raises(PipelineTerminated):
+        list(second)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("stages", [0, 1])
+def test_a_source_that_blocks_a_serial_stream_is_left_behind(
+    stages: int, let_go: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """G14, G15: cleanup names the source and cleans up the stages, which are in no call."""
+    inside = threading.Event()
+
+    def source() -> Iterator[int]:
+        inside.set()
+        assert let_go.wait(SAFETY)
+        yield 1
+
+    probes = [Probe() for _ in range(stages)]
+    pipeline = build("serial", *probes)
+    reader, outcome = in_thread(lambda: list(pipeline.stream(source())))
+    assert inside.wait(SAFETY)
+    pipeline.cleanup(timeout=0)
+    assert [one.cleanups for one in probes] == [1] * stages
+    assert "the source of a stream has not returned" in caplog.text
+    let_go.set()
+    reader.join(SAFETY)
+    assert isinstance(outcome[0], PipelineTerminated)
+    assert [one.cleanups for one in probes] == [1] * stages
+
+
+def test_of_many_loops_at_once_one_starts() -> None:
+    """G18: a loop that is just being started counts as running."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            pipeline = build("serial", Probe(), generator=lambda: 1)
+            ready = threading.Barrier(4)
+
+            def start(pipeline: Pipeline = pipeline, ready: Any = ready) -> None:
+                ready.wait(SAFETY)
+                pipeline.start_loop(60)
+
+            callers = [in_thread(start) for _ in range(4)]
+            for thread, _ in callers:
+                thread.join(SAFETY)
+            assert [outcome[0] for _, outcome in callers].count(None) == 1
+            pipeline.cleanup()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_loop_that_starts_during_the_setup_keeps_the_stream_out(
+    let_go: threading.Event,
+) -> None:
+    """G18: stream() looks for a loop once more when the pipeline has started."""
+    stuck = Stuck(let_go, "setup")
+    pipeline = build("threads", stuck, generator=lambda: 7)
+    reader, outcome = in_thread(lambda: list(pipeline.stream([0, 1])))
+    assert stuck.entered.wait(SAFETY)
+    pipeline.start_loop(60)
+    let_go.set()
+    reader.join(SAFETY)
+    assert isinstance(outcome[0], PipelineBusy)
+    pipeline.cleanup()
+
+
+def test_a_change_of_mode_that_is_interrupted_can_be_cleaned_up() -> None:
+    """G21: Ctrl-C while the earlier mode drains leaves that mode for cleanup to finish."""
+    probe = Probe()
+    pipeline = build("threads", probe)
+    pipeline.forward(1)
+    session = pipeline._session
+    assert session is not None
+    drain = session.executor.drain
+
+    def interrupt(timeout: float | None) -> bool:
+        session.executor.drain = drain  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    session.executor.drain = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.serialize()
+    pipeline.cleanup()
+    assert session.closed.is_set()
+    assert probe.cleanups == 1
+    with pytest.raises(PipelineTerminated):
+        pipeline.forward(2)

@@ -518,7 +518,7 @@ class ExecutorSuite:
             pipeline.drain,
             lambda: pipeline.as_stage()(1),
         ):
-            with pytest.raises(StageError, match="raised ValueError") as caught:
+            with pytest.raises(StageError, match="raised on item 0") as caught:
                 call()
             raised.append(caught.value)
         assert len({id(one) for one in (first, *raised)}) == 6

@@ -43,6 +43,14 @@ _ALLOWED: Final[Mapping[str, str]] = {
 ADD_OPTIONS: Final = tuple(each.name for each in dataclasses.fields(StageOptions))
 """What ``Pipeline.add`` takes beside the stage and its name."""
 
+_NAMES_OF_PYSTREAM: Final = frozenset(ADD_OPTIONS) | {"use", "name", "options"}
+
+# What the parser says, and what it leaves out.
+_SLIPS: Final[Mapping[str, str]] = {
+    "Invalid value": ": text stands in quotes, true and false have small letters",
+    "Cannot overwrite a value": ": this key is given twice",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineTable:
@@ -100,8 +108,10 @@ class StageTable:
         return self.name or self.use
 
     def option(self, name: str) -> tuple[str | int, ...]:
-        """The key of one of its own options."""
-        return (*self.place, *(() if name in self.beside else ("options",)), name)
+        """The key of one of its own options: where it stands, or where a missing one belongs."""
+        missing = name not in self.own and name not in _NAMES_OF_PYSTREAM
+        beside = name in self.beside or missing
+        return (*self.place, *(() if beside else ("options",)), name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +175,8 @@ def _syntax(message: str, text: str) -> Mistake:
     found = re.search(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if found is None:
         return Mistake(key="", message=f"no TOML: {message}")
-    what = f"no TOML: {message[: found.start()]}"
+    said = message[: found.start()]
+    what = f"no TOML: {said}{_SLIPS.get(said, '')}"
     if found[1] is None:
         return Mistake(key="", message=f"{what} at the end", line=len(text.splitlines()))
     return Mistake(key="", message=what, line=int(found[1]), column=int(found[2]))

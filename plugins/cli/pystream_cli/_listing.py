@@ -237,6 +237,11 @@ def _kind_of(name: str) -> Kind:
         if "pip install" in str(refusal):
             raise refusal
     names = {offer.name for _, offers in _by_kind(available) for offer in offers}
+    if ":" in name:
+        raise PluginNotFound(
+            f"inspect takes a registered name, as `pystream plugins` lists them, not module:attr "
+            f"as {name!r}"
+        )
     raise PluginNotFound(
         f"nothing that is installed is called {name!r}{near(name, sorted(names))}. "
         f"`pystream plugins` lists everything"

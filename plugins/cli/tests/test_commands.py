@@ -140,12 +140,15 @@ def test_inspect_of_something_unknown_guesses(project, kind):
     assert "Traceback" not in result.stderr
 
 
-def test_inspect_of_something_of_ours_that_is_missing_names_the_command(project):
-    """The placement process comes with a distribution that is not installed here."""
+def test_inspect_of_a_module_says_that_it_knows_registered_names(project):
+    """A pipeline file may say module:attr, this command may not."""
+    assert "not module:attr" in project.invoke("inspect", "steps:slow").stderr
+
+
+def test_inspect_of_something_that_is_missing_says_so(project):
+    """No placement is installed yet."""
     result = project.invoke("inspect", "process", "--json")
-    if result.exit_code == 0:
-        pytest.skip("pystream-processes is installed")
-    assert "pip install pystream-processes" in result.stderr
+    assert "'process'" in result.stderr
     assert json.loads(result.stdout)["failure"]["type"] == "PluginNotFound"
 
 

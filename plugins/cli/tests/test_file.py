@@ -221,7 +221,7 @@ use = "acme.blur"
         (
             f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = "process"',
             "stage[1].placement (pace)",
-            "pip install pystream-processes",
+            "no installed plugin provides the placement",
         ),
         (
             f'{SOURCE}[[stage]]\nuse = "pace"\non_error = "steps:three"',
@@ -243,6 +243,7 @@ use = "acme.blur"
             "stage[1].options.rat (pace)",
             "did you mean 'rate'?",
         ),
+        (f'{SOURCE}[[stage]]\nuse = "tee"', "stage[1].to (tee)", "is missing"),
         (f"[pipeline]\ndrain_timeout = -1\n{SOURCE}", "pipeline.drain_timeout", "from 0"),
         (f'[pipeline]\nobservers = ["x"]\n{SOURCE}', "pipeline.observers", "'x'"),
         (f'[pipeline]\nprofiler = "x"\nprofile = true\n{SOURCE}', "pipeline.profiler", "'x'"),
@@ -267,6 +268,20 @@ def test_broken_toml_is_told_with_line_and_column(project):
     with pytest.raises(BadFile, match=r"job\.toml:2:7: no TOML: ") as raised:
         load(project, "[source]\nuse = \n")
     assert len(raised.value.mistakes) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[source]\nuse = lines\n", "text stands in quotes"),
+        ("[pipeline]\nprofile = True\n", "true and false"),
+        ('[source]\nuse = "a"\nuse = "b"\n', "given twice"),
+    ],
+)
+def test_common_slips_in_toml_are_told_with_what_is_right(project, text, hint):
+    """The parser's few words alone do not say what to do."""
+    with pytest.raises(BadFile, match=hint):
+        load(project, text)
 
 
 def test_a_file_that_is_no_text_is_one_clear_mistake(project):

@@ -83,9 +83,9 @@ def test_a_failing_stage_is_told_once_and_gives_code_1(project):
     """One message with stage, item and cause; no traceback; figures all the same."""
     result = project.run('[source]\nuse = "steps:numbers"\n[[stage]]\nuse = "steps:boom"\n')
     assert result.exit_code == 1
-    assert result.stderr.count("boom on item 3") == 1
+    assert result.stderr.count("on item 3 (3)") == 1
     assert result.stderr.splitlines()[-1].startswith(
-        "Error: stage 'MainPipeline__boom' raised ValueError: boom on item 3: 3"
+        "Error: stage 'MainPipeline__boom' raised on item 3 (3): ValueError: boom"
     )
     assert "Traceback" not in result.stderr
     assert "1 failed" in result.stdout

@@ -86,7 +86,8 @@ class JsonLines:
                         yield value
             finally:
                 if self.skipped:
-                    _logger.warning("%s: %d bad lines left out", self._lines.path, self.skipped)
+                    lines = "line" if self.skipped == 1 else "lines"
+                    _logger.warning("%s: %d bad %s left out", self._lines.path, self.skipped, lines)
 
     def _refuse(self, number: int, error: Exception) -> None:
         message = f"{self._lines.path}, line {number}: not JSON ({error})"

@@ -255,6 +255,14 @@ def test_jsonl_leaves_out_and_counts_bad_lines(path, caplog):
     assert "2 bad lines left out" in caplog.text
 
 
+def test_jsonl_counts_a_single_bad_line_in_the_singular(path, caplog):
+    """One line is not "1 bad lines"."""
+    path.write_text("{oops\n4\n")
+    with caplog.at_level(logging.WARNING, logger="PyStream.stages"):
+        assert list(JsonLines(path, on_error="skip")) == [4]
+    assert "1 bad line left out" in caplog.text
+
+
 def test_jsonl_follows_a_growing_file(path, follow):
     """Values of a growing file come as their lines are finished."""
     path.write_text("1\n")

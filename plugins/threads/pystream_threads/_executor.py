@@ -58,7 +58,8 @@ class ThreadsExecutor(Executor):
     """
 
     # _front makes numbering an item and sending it one step; it is held for a few instructions
-    # (and, in a pipeline without stages, while the output takes the item).
+    # (and, in a pipeline without stages, while the output takes the item). It may be entered
+    # again, since a dropped or superseded item's destructor may use the pipeline.
 
     name = "threads"
 
@@ -70,7 +71,7 @@ class ThreadsExecutor(Executor):
         self._workers: list[Worker] = []
         self._threads: dict[Worker, threading.Thread] = {}
         self._idents: set[int] = set()  # of live workers; each adds and removes its own
-        self._front = threading.Lock()
+        self._front = threading.RLock()
         self._marks: set[Mark] = set()  # changed by drain, looked through by abort
         self._prepared: SimpleQueue[BaseException | None] = SimpleQueue()
         self._exits: SimpleQueue[tuple[Worker, list[BaseException]]] = SimpleQueue()
