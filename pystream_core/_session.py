@@ -189,9 +189,11 @@ class Session:
                 "this pipeline belongs to the parent process and does not live in a forked "
                 "child: make a new one there"
             )
+        # looked at first: a failure is stored before the stop that it causes
+        stopped = self._stopping or self.run.halted
         if self.run.failure is not None:
             raise self.run.failure.again()
-        if self._stopping or self.run.halted:
+        if stopped:
             raise PipelineTerminated(
                 f"the pipeline has been stopped ({self._stopping or self.run.reason}): call "
                 f"serialize() or parallelize() to start afresh"

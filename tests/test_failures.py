@@ -634,6 +634,29 @@ def test_an_error_of_the_loop_is_delivered_to_one_of_many_threads(log: Log) -> N
         pipeline.cleanup()
 
 
+def test_a_failure_is_not_hidden_behind_the_stop_that_it_causes() -> None:
+    """A caller who looks while a worker fails is told of the failure, not of a mere stop."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item, "A")
+    pipeline.parallelize().start()
+    run = pipeline._session.run  # type: ignore[union-attr]
+
+    class FailsWhenLookedAt(type(run)):  # type: ignore[misc]
+        @property
+        def halted(self) -> bool:
+            self.failure = StageError("just now", path="MainPipeline__A")
+            return True
+
+    before, run.__class__ = run.__class__, FailsWhenLookedAt
+    try:
+        with pytest.raises(StageError, match="just now"):
+            pipeline.get_results()
+    finally:
+        run.__class__ = before
+        run.failure = None
+    pipeline.cleanup()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failing_stage_stops_the_loop(kind: str, choose: Choose, mode: str, log: Log) -> None:
     """Serially the failure is kept for the next call; in threads every call raises it."""
