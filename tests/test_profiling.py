@@ -8,6 +8,8 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import pystream
 import pytest
@@ -290,3 +292,41 @@ def test_profiler_is_an_abstract_contract() -> None:
     observer = Observer()
     observer.collect([], [])
     observer.lost(1)
+
+
+def rate_of(profiled: bool, items: int) -> float:
+    """Items per second through a stage of about a millisecond."""
+    pipeline = pystream.Pipeline(use_profiler=profiled)
+    pause = threading.Event()
+    pipeline.add(lambda item: pause.wait(0.001) or item)
+    with pipeline.parallelize():
+        pipeline.run([1])
+        begin = perf_counter()
+        pipeline.run(range(items))
+        return items / (perf_counter() - begin)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("trouble", ["none", "locked", "read-only", "full"])
+def test_storage_in_trouble_does_not_slow_the_items(
+    trouble: str, folder: Path, tmp_path: Path
+) -> None:
+    """G26: 99 % of the rate without a profiler; interleaved, medians of five."""
+    rate_of(True, 10)
+    database = sqlite3.connect(folder / "profiles.sqlite", isolation_level=None)
+    if trouble == "locked":
+        database.execute("BEGIN EXCLUSIVE")
+    elif trouble == "read-only":
+        pystream.set_profiler_db_folder(str(tmp_path / "blocked"))
+        (tmp_path / "blocked").symlink_to("/proc/self")  # where not even root makes a file
+    elif trouble == "full":
+        pystream.set_profiler_db_folder(str(tmp_path / "full"))
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "profiles.sqlite").symlink_to("/dev/full")
+    bare, profiled = [], []
+    for _ in range(5):
+        bare.append(rate_of(False, 1500))
+        profiled.append(rate_of(True, 1500))
+    database.close()
+    assert median(profiled) >= 0.99 * median(bare), (profiled, bare)
