@@ -110,7 +110,8 @@ class Statistics:
         completed: reached the output.
         filtered, expanded, absorbed, expired, failed: see StageStatistics.
         dropped: lost under a stated policy or by a stop, by reason: ``overflow``,
-            ``abort``, ``abandoned``, ``interrupted``, ``reader left``.
+            ``abort``, ``abandoned``, ``interrupted``, ``reader left``, ``cleanup``,
+            ``start failed``, ``interpreter exit``, ``pipeline was not cleaned up``.
         in_flight: admitted or spawned and not yet ended.
         rejected: offers that the front refused in time; no stage saw them.
         superseded: completed results that a newer one replaced before they were read.
