@@ -188,6 +188,20 @@ def safe_repr(value: object, limit: int = _REPR_LIMIT) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with the word that goes with it: ``1 item``, ``2 items``."""
+    return f"{number} {one if number == 1 else many}"
+
+
+def call_name(function: object) -> str:
+    """What a message calls a user's function: its qualified name, else its safe repr."""
+    try:
+        name = getattr(function, "__qualname__", None)
+    except BaseException:  # an object of the user's may do anything, also here
+        name = None
+    return name if type(name) is str and name else safe_repr(function)
+
+
 def describe_error(error: BaseException) -> str:
     """``Type: message`` of an exception, bounded, also when its ``str`` raises."""
     try:

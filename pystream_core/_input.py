@@ -6,10 +6,17 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ._channel import Baton, ChannelClosed
-from ._errors import InputExhausted, PipelineTerminated, PlanError, StageError, describe_error
+from ._errors import (
+    InputExhausted,
+    PipelineTerminated,
+    PlanError,
+    StageError,
+    call_name,
+    describe_error,
+)
 from ._executor import Envelope, Executor
 from ._ticker import Ticker
 
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
     from ._output import Stream
 
 logger = logging.getLogger("PyStream")
+
+_STOPPED: Final = "the loop of the input generator %s was stopped by %s"
 
 
 class InputGeneratorRequest:
@@ -37,6 +46,11 @@ class InputGenerator:
         self._generate = generate
         self._turn = Baton()
         self._exhausted = False
+
+    @property
+    def name(self) -> str:
+        """What messages call the user's function."""
+        return call_name(self._generate)
 
     def check(self) -> Callable[[], Any]:
         """The user's function.
@@ -99,13 +113,17 @@ class Loop:
     Args:
         feed: forwards one generated item; its argument says whether it is still wanted.
         period: seconds between ticks.
+        name: of the input generator, for messages.
     """
 
-    def __init__(self, feed: Callable[[Callable[[], bool]], object], period: float) -> None:
+    def __init__(
+        self, feed: Callable[[Callable[[], bool]], object], period: float, name: str
+    ) -> None:
         self.ticker = Ticker(period)
         self._errors: SimpleQueue[BaseException] = SimpleQueue()  # what stopped it, at most one
         self.thread = threading.Thread(target=self._run, name="pystream-loop", daemon=True)
         self._feed = feed
+        self._name = name
         self._stopping = False
 
     def start(self) -> None:
@@ -151,11 +169,11 @@ class Loop:
             except BaseException as error:  # delivered by stop_loop(), get_results(), forward()
                 if isinstance(error, PipelineTerminated) or self._stopping:
                     if not isinstance(error, PipelineTerminated):
-                        logger.error("the loop was stopped by %s", describe_error(error))
+                        logger.error(_STOPPED, self._name, describe_error(error))
                     return
                 self._errors.put(error)
                 if not isinstance(error, StageError):  # which has been logged by the call
-                    logger.error("the loop was stopped by an error", exc_info=error)
+                    logger.error(_STOPPED, self._name, describe_error(error), exc_info=error)
                 return
 
 

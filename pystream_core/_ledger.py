@@ -25,6 +25,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
+from ._errors import counted
+
 Bin = Literal["completed", "filtered", "expanded", "absorbed", "dropped", "expired", "failed"]
 
 _OWN_BINS = ("filtered", "expanded", "absorbed", "expired", "failed")
@@ -258,7 +260,8 @@ class Ledger:
                     f"and {lost} lost on the way"
                 )
             if stage.in_hand:
-                wrong.append(f"{stage.path}: {stage.in_hand} items have no bin")
+                without = counted(stage.in_hand, "item has", "items have")
+                wrong.append(f"{stage.path}: {without} no bin")
             arrived = stage.emitted
         lost = sum(self._lost_before[-1].values())
         if statistics.completed != arrived - lost:

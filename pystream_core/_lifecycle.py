@@ -28,6 +28,7 @@ class Instance:
         stuck: left behind in its setup, a call or its cleanup, which has not returned.
         in_setup: its setup is running.
         tried: someone has set it up, or tried to, or cleaned it up without.
+        raised: its cleanup has raised.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,7 @@ class Instance:
         self.stuck = False
         self.in_setup = False
         self.tried = False
+        self.raised = False
         self._ready = False
         self._in_use = False  # a worker has it, or its cleanup is running
         self._due = False  # to be cleaned up as soon as it is no longer stuck
@@ -122,9 +124,11 @@ class Instance:
             if not ready or not isinstance(self.stage, Stage):
                 return None
             self._in_use = True
+        self.raised = False
         try:
             self.stage.cleanup()
         except BaseException as error:  # reported together, after every other cleanup
+            self.raised = True
             logger.error("cleanup of stage %r raised", self.path, exc_info=error)
             return error
         finally:
@@ -158,6 +162,10 @@ class Instances:
     def surplus(self, workers: int) -> list[Instance]:
         """Instances that an earlier executor with more workers has left."""
         return [one for one in self._all[workers:] if one.ready]
+
+    def raised(self) -> list[str]:
+        """The path of the stage, if the cleanup of an instance has raised."""
+        return [one.path for one in self._all if one.raised][:1]
 
     def leave_setups(self) -> list[str]:
         """Leave the instances behind whose setup is running; their paths. Whoever starts them

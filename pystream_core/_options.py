@@ -79,6 +79,7 @@ def check_keywords(
     *,
     skip: int = 0,
     preset: Mapping[str, Any] | None = None,
+    beside: Sequence[str] = (),
 ) -> None:
     """Refuse options that ``target`` does not take, and missing ones that it needs.
 
@@ -88,6 +89,7 @@ def check_keywords(
         what: how the message calls it, for example ``"stage 'acme.blur'"``.
         skip: number of leading positional parameters that are no options, such as the item.
         preset: options given before, which count as defaults.
+        beside: further names that the user can have meant, which go elsewhere.
 
     Raises:
         PlanError: naming the option, the nearest known one, and all known ones.
@@ -99,9 +101,8 @@ def check_keywords(
     if len(names) == len(known):
         for name in options:
             if name not in names:
-                raise PlanError(
-                    f"{what} has no option {name!r}{near_miss(name, names)}. {_listing(known)}"
-                )
+                near = near_miss(name, [*names, *beside])
+                raise PlanError(f"{what} has no option {name!r}{near}. {_listing(known)}")
     for one in known:
         if one.required and one.name not in options:
             raise PlanError(f"{what} needs the option {one.name!r}. {_listing(known)}")

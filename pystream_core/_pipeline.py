@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from threading import TIMEOUT_MAX
 from typing import Any, Final, TypeVar
 
@@ -33,6 +33,7 @@ from ._plan import (
     check_child_options,
     check_options,
     describe,
+    label_of,
 )
 from ._results import ResultStream
 from ._session import Session, Settings
@@ -42,6 +43,7 @@ from ._ticker import check_period
 T = TypeVar("T")
 
 _REQUEST: Final = InputGeneratorRequest()
+_PARALLELIZE: Final = ("executor", "placement", *(each.name for each in fields(Settings)))
 
 
 class Pipeline:
@@ -169,17 +171,20 @@ class Pipeline:
                 "add() comes before serialize() and parallelize(): make a new Pipeline, or nest "
                 "this one as a stage of a new one, as_stage()"
             )
-        options = StageOptions(
-            workers=workers,
-            ordered=ordered,
-            capacity=capacity,  # type: ignore[arg-type]  # checked there
-            overflow=overflow,  # type: ignore[arg-type]
-            on_error=on_error,
-            max_age=max_age,
-            placement=placement,
-            after=None if after is None else (str(after),),  # refused there in any case
-        )
         own = _own_name(stage)
+        try:
+            options = StageOptions(
+                workers=workers,
+                ordered=ordered,
+                capacity=capacity,  # type: ignore[arg-type]  # checked there
+                overflow=overflow,  # type: ignore[arg-type]
+                on_error=on_error,
+                max_age=max_age,
+                placement=placement,
+                after=None if after is None else (str(after),),  # refused there in any case
+            )
+        except PlanError as error:
+            raise PlanError(f"stage {label_of(stage, name, own)}: {error}") from None
         if isinstance(stage, PipelineStage):
             entry = self._nested(stage, options, name, own)
         else:
@@ -319,7 +324,7 @@ class Pipeline:
             raise PlanError('executor "serial" is what serialize() chooses: call that')
         placement = options.pop("placement", None)
         make = registry().executor(executor)
-        check_keywords(make, options, f"executor {executor!r}")
+        check_keywords(make, options, f"executor {executor!r}", beside=_PARALLELIZE)
         return self._choose("parallel", lambda: make(**options), executor, settings, placement)
 
     def _choose(

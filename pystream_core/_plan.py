@@ -304,8 +304,7 @@ def describe(stage: Any, given: str | None, own: str) -> StageSpec:
     Raises:
         PlanError: it is no stage, or of a kind that this version does not run.
     """
-    chosen = own if given is None else given
-    label = safe_repr(chosen or getattr(stage, "__name__", type(stage).__name__))
+    label = label_of(stage, given, own)
     if not callable(stage):
         raise PlanError(
             f"stage {label} cannot be called{_hint(stage)}: add() takes a function, a Stage, a "
@@ -337,6 +336,14 @@ def describe(stage: Any, given: str | None, own: str) -> StageSpec:
     if isinstance(stage, StageFactory):
         return StageSpec(path=(), make=stage, kind=kind)
     return StageSpec(path=(), make=lambda: stage, kind=kind, shared=True)
+
+
+def label_of(stage: Any, given: str | None, own: str) -> str:
+    """What messages call a stage that has no path yet: its name, else the function's."""
+    chosen = own if given is None else given
+    if isinstance(stage, StageFactory):
+        stage = stage.make
+    return safe_repr(chosen or getattr(stage, "__name__", type(stage).__name__))
 
 
 def flushes(stage: Any) -> bool:

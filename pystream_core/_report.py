@@ -6,6 +6,8 @@ import logging
 import threading
 from time import monotonic
 
+from ._errors import counted
+
 logger = logging.getLogger("PyStream")
 
 
@@ -55,5 +57,5 @@ class LossReport:
 
     @staticmethod
     def _say(what: str, count: int, example: str) -> None:
-        items = "1 item" if count == 1 else f"{count} items"
+        items = counted(count, "item", "items")
         logger.warning("%s: %s%s", what, items, f"; {example}" if example else "")

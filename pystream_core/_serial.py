@@ -190,7 +190,7 @@ class SerialExecutor(Executor):
         errors = [] if keep else self._clean_up(instances, timeout)
         if errors:
             raise CleanupError(
-                f"{len(errors)} stage cleanups raised", errors, left_behind=left
+                f"stage cleanups raised: {len(errors)}", errors, left_behind=left
             ) from errors[0]
         return left
 

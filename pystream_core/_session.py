@@ -23,6 +23,9 @@ from ._errors import (
     PipelineTerminated,
     PlanError,
     StageError,
+    counted,
+    describe_error,
+    safe_repr,
 )
 from ._executor import Envelope, Executor, Reply, Run
 from ._input import InputGenerator, InputGeneratorRequest, Loop, close_source
@@ -315,6 +318,12 @@ class Session:
         if source is None:
             self.input.check()
             source = self.input
+        elif not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
+            raise TypeError(
+                f"stream() and run() take a source, any iterable of items, not "
+                f"{safe_repr(source)}: give one item to forward(item), and a function that makes "
+                f"items to Pipeline(input_generator=...)"
+            )
         source = iter(source)
         self.start()
         results = self.executor.iterate(source)
@@ -370,7 +379,7 @@ class Session:
         with self._stream_lock:
             self._check_use("start_loop()")
             self._refuse_during_loop("another start_loop()")
-            self.loop = Loop(self._feed, period)
+            self.loop = Loop(self._feed, period, self.input.name)
             self.loop.start()  # here, since one that has not started does not count as running
 
     def stop_loop(self) -> None:
@@ -400,8 +409,9 @@ class Session:
         self.check()
         if not drained:
             statistics = self.run.ledger.snapshot()
+            late = counted(statistics.in_flight, "item was", "items were")
             raise DrainTimeout(
-                f"{statistics.in_flight} items were still in flight after {timeout:g} s: "
+                f"{late} still in flight after {timeout:g} s: "
                 f"{statistics}. Drain again with more time, or abort()"
             )
         self.run.report.flush()
@@ -549,9 +559,9 @@ class Session:
                 error = instance.cleanup()
                 if error is not None:
                     errors.append(error)
-        self._forget_instances()
+        paths = self._forget_instances()
         self.run.ledger.finish()
-        _raise_cleanup_errors(errors)
+        _raise_cleanup_errors(errors, paths)
 
     def _end_stream(self) -> None:
         results = self._results
@@ -608,9 +618,10 @@ class Session:
         results = self._results
         if results is not None:
             results.forfeit()
+        paths: list[str] = []
         if not keep:
             errors = [*errors, *self._clean_up_surplus()]
-            self._forget_instances()
+            paths = self._forget_instances()
         self.output.supersede()
         final = run.ledger.finish()
         run.report.flush()
@@ -619,7 +630,7 @@ class Session:
             logger.error("the ledger does not add up, please report this: %s", line)
         if run.recorder is not None:
             run.recorder.close(final)
-        _raise_cleanup_errors(errors)
+        _raise_cleanup_errors(errors, paths)
 
     def _clean_up_surplus(self) -> list[BaseException]:
         """Instances of an earlier executor that had more workers than this one."""
@@ -631,9 +642,12 @@ class Session:
                     errors.append(error)
         return errors
 
-    def _forget_instances(self) -> None:
+    def _forget_instances(self) -> list[str]:
+        """Returns the paths of the stages whose cleanup has raised."""
+        raised = [path for kept in self.run.instances for path in kept.raised()]
         for kept, spec in zip(self.run.instances, self.plan.stages, strict=True):
             kept.reset(shared=spec.shared)
+        return raised
 
     def _report_unfinished(self, final: Statistics) -> None:
         lost = {
@@ -643,8 +657,8 @@ class Session:
         }
         if lost:
             logger.warning(
-                "%d admitted items were not finished: %s",
-                sum(lost.values()),
+                "%s not finished: %s",
+                counted(sum(lost.values()), "admitted item was", "admitted items were"),
                 ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items())),
             )
 
@@ -682,11 +696,14 @@ class Session:
         self.run.replace_locks()
 
 
-def _raise_cleanup_errors(errors: Sequence[BaseException]) -> None:
+def _raise_cleanup_errors(errors: Sequence[BaseException], paths: Sequence[str]) -> None:
     if errors:
-        names = ", ".join(sorted({type(error).__name__ for error in errors}))
+        raised = counted(len(errors), "stage cleanup raised", "stage cleanups raised")
+        names = ", ".join(map(repr, paths)) or "a stage"
+        first = "" if len(errors) == 1 else "the first: "
         raise CleanupError(
-            f"{len(errors)} stage cleanup(s) raised {names}; every other stage was cleaned up",
+            f"{raised} ({names}), {first}{describe_error(errors[0])}; every other stage was "
+            f"cleaned up",
             errors,
         ) from errors[0]
 
@@ -704,9 +721,9 @@ def _stop_all_at_exit() -> None:
             helper.join(max(0.0, deadline - monotonic()))
     if unfinished:
         logger.warning(
-            "%d admitted items were not finished at interpreter exit: leave pipelines by "
-            "`with pipeline:` or call cleanup() before the program ends",
-            unfinished,
+            "%s not finished at interpreter exit: leave pipelines by `with pipeline:` or call "
+            "cleanup() before the program ends",
+            counted(unfinished, "admitted item was", "admitted items were"),
         )
 
 

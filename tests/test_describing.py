@@ -221,6 +221,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"executor 'threads' has no option 'sise'.*name_prefix='pystream'",
     ),
     "misspelt option": (parallelize(name_prefx="x"), "did you mean 'name_prefix'"),
+    "misspelt argument": (parallelize(block_inputs=True), "did you mean 'block_input'"),
+    "misspelt placement": (parallelize(placment="inline"), "did you mean 'placement'"),
     # the loop, forward, drain, cleanup
     "loop without a generator": (started("start_loop"), r"input_generator=\.\.\."),
     "forward without a generator": (started("forward"), r"input_generator=\.\.\."),
@@ -248,6 +250,57 @@ def test_bad_input_is_refused_with_what_to_do(case: str) -> None:
     assert re.search(expected, message, re.DOTALL), message
     assert 20 < len(message) < 600
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("option", ["workers", "ordered", "capacity", "overflow", "on_error"])
+@pytest.mark.parametrize(
+    ("stage", "name", "called"),
+    [
+        (identity, "Blur", "Blur"),
+        (identity, None, "identity"),
+        (Plain(), None, "Plain"),
+        (Plain, None, "Plain"),
+        (factory(Plain), None, "Plain"),
+    ],
+)
+def test_a_refused_option_names_its_stage(
+    option: str, stage: Any, name: str | None, called: str
+) -> None:
+    """In a script with ten ``add`` lines the message says which one it is about."""
+    with pytest.raises(PlanError, match=rf"^stage '{called}': {option} must be "):
+        Pipeline().add(stage, name, **{option: 0})
+
+
+def test_an_object_that_names_itself_is_called_so() -> None:
+    """Its own name stands in the message, not that of its class."""
+
+    class Named(Plain):
+        name = "Blur"
+
+    with pytest.raises(PlanError, match=r"^stage 'Blur': max_age must be "):
+        Pipeline().add(Named(), max_age=0)
+
+
+@pytest.mark.parametrize("mode", ["serialize", "parallelize"])
+@pytest.mark.parametrize("verb", ["stream", "run"])
+def test_a_source_that_is_none_is_refused_with_what_to_do(mode: str, verb: str) -> None:
+    """A TypeError, as documented, that says what is expected; the pipeline can be used."""
+    with getattr(Pipeline(), mode)() as pipeline:
+        for wrong in (5, identity, Unspeakable()):
+            with pytest.raises(TypeError, match=r"any iterable of items, not .* forward\(item\)"):
+                getattr(pipeline, verb)(wrong)
+        assert list(pipeline.stream([1])) == [1]
+
+
+def test_a_source_that_cannot_begin_says_so_itself() -> None:
+    """What its ``__iter__`` raises comes out as it is."""
+
+    class Broken:
+        def __iter__(self) -> Iterator[Any]:
+            raise TypeError("no film in the camera")
+
+    with Pipeline().parallelize() as pipeline, pytest.raises(TypeError, match=r"^no film"):
+        pipeline.stream(Broken())
 
 
 MISSING: dict[str, tuple[Callable[[], Any], str]] = {

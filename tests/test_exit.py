@@ -187,7 +187,7 @@ def test_exit_cleans_up_what_is_not_stuck(
 def test_a_stage_that_is_stuck_at_exit_is_counted_once(exits: dict[Case, Outcome]) -> None:
     """G20: the one WARNING counts the items that were not finished."""
     tail = exits["stuck_stage", "threads", "exit"].tail
-    assert "1 admitted items were not finished" in tail
+    assert "1 admitted item was not finished" in tail
     assert "cleanup()" in tail
 
 

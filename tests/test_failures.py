@@ -583,6 +583,9 @@ def test_an_error_of_the_loop_is_logged_and_delivered_once(
     pipeline.start()
     pipeline.start_loop(0.01)
     assert log.wait_error() - raised_at[0] < PROMPT * 5
+    (said,) = log.messages(logging.ERROR)
+    assert said.startswith("the loop of the input generator test_an_error_of_the_loop_is_logged_")
+    assert f".generate was stopped by {type(error).__name__}" in said
     call = {
         "stop_loop": pipeline.stop_loop,
         "get_results": pipeline.get_results,

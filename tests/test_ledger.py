@@ -52,6 +52,7 @@ def test_a_whole_ledger_has_no_violations() -> None:
         (0, "emitted", "M__B: received 10, but 11 were sent"),
         (1, "failed", "M__B: -1 items have no bin"),
         (1, "emitted", "output: completed 5, but 8 were sent"),
+        (1, "received", "M__B: 1 item has no bin"),
     ],
 )
 def test_one_wrong_counter_is_named(stage: int, counter: str, expected: str) -> None:

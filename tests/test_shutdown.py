@@ -16,6 +16,7 @@ import pytest
 
 from pystream_core import (
     CleanupError,
+    DrainTimeout,
     Pipeline,
     PipelineBusy,
     PipelineTerminated,
@@ -508,9 +509,51 @@ def test_several_cleanup_errors_come_as_one(mode: str) -> None:
         pipeline.cleanup()
     assert caught.value.errors == (first, second)
     assert caught.value.__cause__ is first
+    assert str(caught.value) == (
+        "2 stage cleanups raised ('MainPipeline__Stage_2', 'MainPipeline__Stage_3'), the first: "
+        "ValueError: first; every other stage was cleaned up"
+    )
     assert [one.cleanups for one in probes] == [1, 1, 1, 1]
     pipeline.cleanup()
     assert [one.cleanups for one in probes] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("started", [True, False])
+def test_a_cleanup_error_names_its_stage(mode: str, started: bool) -> None:
+    """G15: which cleanup raised and what, also at a second start after one that was whole."""
+    bad = Failing("", OSError("disk"))
+    pipeline = build(mode, Probe(), bad)
+    if started:
+        pipeline.forward(1)
+        pipeline.cleanup()
+        build_again = {"serial": pipeline.serialize, "threads": pipeline.parallelize}[mode]
+        build_again().start()
+    bad.where = "cleanup"
+    with pytest.raises(CleanupError) as caught:
+        pipeline.cleanup()
+    assert str(caught.value) == (
+        "1 stage cleanup raised ('MainPipeline__Stage_2'), OSError: disk; every other stage was "
+        "cleaned up"
+    )
+
+
+@pytest.mark.parametrize(("count", "late"), [(1, "1 item was"), (2, "2 items were")])
+def test_what_is_late_and_what_is_lost_is_counted_in_plain_words(
+    count: int, late: str, let_go: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One item is not "1 items", in the error of ``drain`` and in the warning of a stop."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: let_go.wait(SAFETY), capacity=count)
+    pipeline.parallelize()
+    assert all(pipeline.forward(number) for number in range(count))
+    with pytest.raises(DrainTimeout, match=f"^{late} still in flight after 0 s: "):
+        pipeline.drain(0)
+    pipeline.abort()
+    let_go.set()
+    pipeline.cleanup()
+    expected = f"{late.replace(' ', ' admitted ', 1)} not finished: {count} abort"
+    assert expected in [one.getMessage() for one in caplog.records]
 
 
 @pytest.mark.usefixtures("hurried")

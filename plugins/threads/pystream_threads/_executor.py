@@ -257,7 +257,7 @@ class ThreadsExecutor(Executor):
             lane.sweep()
         if errors:
             raise CleanupError(
-                f"{len(errors)} stage cleanups raised", errors, left_behind=left
+                f"stage cleanups raised: {len(errors)}", errors, left_behind=left
             ) from errors[0]
         return left
 
