@@ -65,7 +65,7 @@ def check_dead(pipeline):
     pipeline.cleanup()
     pipeline.cleanup()
     assert pipeline.probe.cleanups == 0
-    assert monotonic() - started < 1.0
+    assert monotonic() - started < 5.0  # no call waits for its timeout
 
 def check_own():
     for mode in ("serial", "threads"):

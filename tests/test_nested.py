@@ -612,7 +612,7 @@ def test_cleanup_called_by_a_stage_frees_the_children_too(nest, outer, inner):
     getattr(main, outer)()
     with contextlib.suppress(PipelineTerminated):
         main.forward(1)
-    wait_until(main._session.closed.is_set)
+    assert wait_until(main._session.closed.is_set)
     for one in (grandchild, child):
         with pytest.raises(PipelineTerminated):
             one.forward(1)
@@ -638,7 +638,7 @@ def test_a_child_that_is_just_starting_is_ended_before_its_parent_gets_it(nest):
     gate.wait_entered()
     main = Pipeline()
     lender = in_thread(lambda: main.add(child.as_stage()))
-    wait_until(lambda: session.run.halted)
+    assert wait_until(lambda: session.run.halted)
     gate.open()
     assert lender.wait().error is None
     assert isinstance(caller.wait().error, PipelineTerminated)

@@ -455,7 +455,7 @@ def test_forward_returns_false_without_blocking_when_the_first_stage_is_busy() -
     assert entered.wait(DEADLINE)
     start = monotonic()
     answers = [pipeline.forward(item) for item in range(20)]
-    assert monotonic() - start < 1
+    assert monotonic() - start < DEADLINE
     assert answers[-1] is False
     release.set()
     pipeline.cleanup()
@@ -481,7 +481,7 @@ def test_forward_blocks_at_most_the_input_timeout() -> None:
     assert pipeline.forward(2)
     start = monotonic()
     assert pipeline.forward(3) is False
-    assert 0.14 <= monotonic() - start < 1
+    assert 0.14 <= monotonic() - start < DEADLINE
     threading.Timer(0.03, release.set).start()
     assert pipeline.forward(4) is True  # room comes within the timeout
     pipeline.cleanup()
@@ -548,7 +548,7 @@ def test_get_results_does_not_block_by_default(pipeline: pystream.Pipeline) -> N
     pipeline.parallelize(output_timeout=30)
     start = monotonic()
     assert pipeline.get_results() is None
-    assert monotonic() - start < 1
+    assert monotonic() - start < DEADLINE
 
 
 def test_get_results_blocks_at_most_the_output_timeout(pipeline: pystream.Pipeline) -> None:
@@ -557,9 +557,9 @@ def test_get_results_blocks_at_most_the_output_timeout(pipeline: pystream.Pipeli
     pipeline.parallelize(block_output=True, output_timeout=0.15)
     start = monotonic()
     assert pipeline.get_results() is None
-    assert 0.14 <= monotonic() - start < 1
-    threading.Timer(0.02, pipeline.forward, ("x",)).start()
+    assert 0.14 <= monotonic() - start < DEADLINE
     pipeline.parallelize(True, 10, True, 10)
+    threading.Timer(0.02, pipeline.forward, ("x",)).start()
     start = monotonic()
     assert pipeline.get_results() == "x"
     assert monotonic() - start < 5
@@ -633,13 +633,14 @@ def test_the_loop_pushes_generated_items_at_the_period(choose: Callable[..., Any
     pipeline = pystream.Pipeline(monotonic)
     pipeline.add(stage)
     choose(pipeline)
+    begun = monotonic()
     assert pipeline.start_loop(0.02) is None
     assert enough.wait(DEADLINE)
     assert pipeline.stop_loop() is None
     pipeline.drain()
     count = len(seen)
     assert pipeline.statistics().admitted == count
-    assert seen[5] - seen[0] >= 0.09  # five periods, bar the jitter of the first tick
+    assert seen[5] - begun >= 0.099  # five periods; the first item itself may come late
     assert pipeline.get_results() is not None
     pipeline.cleanup()
     assert len(seen) == count

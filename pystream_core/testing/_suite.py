@@ -763,7 +763,7 @@ class ExecutorSuite:
             assert wait_until(lambda: pipeline.statistics().admitted == 3)
         begin = monotonic()
         pipeline.abort()
-        assert monotonic() - begin < 0.1
+        assert monotonic() - begin < PATIENCE / 5  # and not until the gate opens
         for call in (
             lambda: pipeline.forward(2),
             pipeline.get_results,
@@ -1184,7 +1184,7 @@ class ExecutorSuite:
         begin = monotonic()
         pipeline.stop_loop()
         pipeline.stop_loop()
-        assert monotonic() - begin < 0.5
+        assert monotonic() - begin < PATIENCE / 5
         pipeline.start_loop(1000)
         pipeline.cleanup()
 
