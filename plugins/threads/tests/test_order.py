@@ -12,6 +12,7 @@ from pystream_threads._mark import Mark
 from pystream_threads._order import Sequencer
 
 from pystream_core import Channel, Envelope
+from pystream_core.testing import wait_until
 
 
 def make(
@@ -93,8 +94,7 @@ def test_stop_ends_the_wait_for_a_turn() -> None:
     answers: SimpleQueue[bool] = SimpleQueue()
     waiter = threading.Thread(target=lambda: answers.put(sequencer.wait_turn(5)))
     waiter.start()
-    while not sequencer._waiters:
-        threading.Event().wait(0.001)
+    assert wait_until(lambda: sequencer._waiters)
     sequencer.stop()
     assert answers.get(timeout=5) is False
     waiter.join(5)
