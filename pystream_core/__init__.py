@@ -34,7 +34,11 @@ from ._observer import (
     Span as Span,
     StageProfile as StageProfile,
 )
-from ._options import Parameter as Parameter
+from ._options import (
+    Parameter as Parameter,
+    near_miss as near_miss,
+    parameters as parameters,
+)
 from ._pipeline import Pipeline as Pipeline
 from ._placement import Placement as Placement
 from ._plan import (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ._errors import PlanError, safe_repr
+from ._stage import Stage, StageFactory
+
+_Kind = inspect.Parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,42 +36,44 @@ class Parameter:
         return f"{self.name}={safe_repr(self.default, 60)}"
 
 
-def parameters(
-    target: Callable[..., Any], *, skip: int = 0, preset: Mapping[str, Any] | None = None
-) -> tuple[Parameter, ...] | None:
-    """The options that ``target`` takes by keyword, None if its signature is not known.
+def parameters(target: Callable[..., Any], *, item: bool = False) -> tuple[Parameter, ...]:
+    """The options that a stage, source or factory takes by keyword.
+
+    Something whose signature is not known takes ``**options``: its call will tell.
 
     Args:
-        target: what will be called with them.
-        skip: number of leading positional parameters that are no options, such as the item.
-        preset: options given before, which count as defaults.
+        target: a function, a class, or a ``factory(...)``, whose own options are defaults here.
+        item: it is a stage, so the first parameter of a function is no option but the item.
     """
+    call, preset = target, {}
+    if isinstance(target, StageFactory):
+        call, preset, item = target.make, target.options, False
+    elif isinstance(target, type) and issubclass(target, Stage):
+        item = False
     try:
-        found = list(inspect.signature(target).parameters.values())
-    except Exception:  # a built-in without a signature, or a broken one: its call will tell
-        return None
-    if found and found[0].kind is inspect.Parameter.VAR_POSITIONAL:
-        skip = 0
-    preset = preset or {}
+        found = list(inspect.signature(call).parameters.values())
+    except Exception:  # a built-in without a signature, or a broken one
+        return (Parameter(name="**options"),)
+    if item and found and found[0].kind in (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD):
+        del found[0]
     options: list[Parameter] = []
-    for one in found[skip:]:
-        if one.kind is inspect.Parameter.VAR_POSITIONAL:
+    for one in found:
+        if one.kind in (_Kind.POSITIONAL_ONLY, _Kind.VAR_POSITIONAL):
             continue
-        annotation = one.annotation
-        text = "" if annotation is inspect.Parameter.empty else _type_text(annotation)
-        if one.kind is inspect.Parameter.VAR_KEYWORD:
+        text = "" if one.annotation is _Kind.empty else _type_text(one.annotation)
+        if one.kind is _Kind.VAR_KEYWORD:
             options.append(Parameter(name=f"**{one.name}", type=text))
-        elif one.kind is not inspect.Parameter.POSITIONAL_ONLY:
-            default = preset.get(one.name, one.default)
-            required = default is inspect.Parameter.empty
-            options.append(
-                Parameter(
-                    name=one.name,
-                    type=text,
-                    default=None if required else default,
-                    required=required,
-                )
+            continue
+        default = preset.get(one.name, one.default)
+        required = default is _Kind.empty
+        options.append(
+            Parameter(
+                name=one.name,
+                type=text,
+                default=None if required else default,
+                required=required,
             )
+        )
     return tuple(options)
 
 
@@ -77,8 +82,7 @@ def check_keywords(
     options: Mapping[str, Any],
     what: str,
     *,
-    skip: int = 0,
-    preset: Mapping[str, Any] | None = None,
+    item: bool = False,
     beside: Sequence[str] = (),
 ) -> None:
     """Refuse options that ``target`` does not take, and missing ones that it needs.
@@ -87,30 +91,33 @@ def check_keywords(
         target: what will be called with the options.
         options: given by the user.
         what: how the message calls it, for example ``"stage 'acme.blur'"``.
-        skip: number of leading positional parameters that are no options, such as the item.
-        preset: options given before, which count as defaults.
+        item: see :func:`parameters`.
         beside: further names that the user can have meant, which go elsewhere.
 
     Raises:
-        PlanError: naming the option, the nearest known one, and all known ones.
+        PlanError: naming every such option, the nearest known ones, and all known ones.
     """
-    known = parameters(target, skip=skip, preset=preset)
-    if known is None:
-        return
+    known = parameters(target, item=item)
     names = [one.name for one in known if not one.name.startswith("**")]
+    wrong = []
     if len(names) == len(known):
-        for name in options:
-            if name not in names:
-                near = near_miss(name, [*names, *beside])
-                raise PlanError(f"{what} has no option {name!r}{near}. {_listing(known)}")
-    for one in known:
-        if one.required and one.name not in options:
-            raise PlanError(f"{what} needs the option {one.name!r}. {_listing(known)}")
+        wrong += [
+            f"has no option {name!r}{near_miss(name, [*names, *beside])}"
+            for name in options
+            if name not in names
+        ]
+    wrong += [
+        f"needs the option {one.name!r}"
+        for one in known
+        if one.required and one.name not in options
+    ]
+    if wrong:
+        raise PlanError(f"{what} {' and '.join(wrong)}. {_listing(known)}")
 
 
-def near_miss(name: str, names: Sequence[str]) -> str:
+def near_miss(name: str, names: Iterable[str]) -> str:
     """`` (did you mean …?)`` for a misspelt name, empty if nothing comes near."""
-    near = difflib.get_close_matches(name, names, n=2)
+    near = difflib.get_close_matches(name, list(names), n=2)
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 

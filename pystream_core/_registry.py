@@ -78,7 +78,7 @@ class Described(Provided):
     Attributes:
         target: the loaded object.
         doc: its docstring, cleaned; empty if it has none.
-        parameters: the options that it takes; empty also if its signature is not known.
+        parameters: the options that it takes.
     """
 
     target: Any
@@ -183,12 +183,13 @@ class Registry:
     def stage(self, name: str, /, **options: Any) -> Any:
         """A registered stage, as :func:`stage` returns it."""
         found = self._find("stage", name)
-        loaded = _load(found)
-        target, skip, preset = _opened(found, loaded)
-        check_keywords(target, options, f"stage {name!r}", skip=skip, preset=preset)
-        if skip:
-            return functools.partial(loaded, **options) if options else loaded
-        return StageFactory(target, {**preset, **options})
+        loaded = _usable(found, _load(found))
+        check_keywords(loaded, options, f"stage {name!r}", item=True)
+        if isinstance(loaded, StageFactory):
+            return StageFactory(loaded.make, {**loaded.options, **options})
+        if isinstance(loaded, type):
+            return StageFactory(loaded, options)
+        return functools.partial(loaded, **options) if options else loaded
 
     def source(self, name: str, /, **options: Any) -> Iterable[Any]:
         """A registered source, as :func:`source` returns it."""
@@ -215,9 +216,8 @@ class Registry:
             PluginError: it does not load.
         """
         found = _dated(self._find(kind, name))
-        target = _load(found) if kind == "stage" else self._factory(found)
-        call, skip, preset = _opened(found, target) if kind == "stage" else (target, 0, {})
-        doc = inspect.getdoc(call) or ""
+        target = _usable(found, _load(found)) if kind == "stage" else self._factory(found)
+        doc = inspect.getdoc(target.make if isinstance(target, StageFactory) else target) or ""
         return Described(
             kind=kind,
             name=found.name,
@@ -227,7 +227,7 @@ class Registry:
             summary=found.summary or doc.partition("\n")[0],
             target=target,
             doc=doc,
-            parameters=parameters(call, skip=skip, preset=preset) or (),
+            parameters=parameters(target, item=kind == "stage"),
         )
 
     def available(self) -> Available:
@@ -359,7 +359,7 @@ def stage(name: str, /, **options: Any) -> Any:
     """A registered stage, ready for ``Pipeline.add``.
 
     Args:
-        name: as ``pystream stages`` lists it, or ``distribution/name``.
+        name: as ``pystream plugins`` lists it, or ``distribution/name``.
         options: for the stage; checked now, also when the stage is made by each worker.
 
     Raises:
@@ -377,7 +377,7 @@ def source(name: str, /, **options: Any) -> Iterable[Any]:
     Raises as :func:`stage` does, and whatever the source itself raises.
 
     Args:
-        name: as ``pystream stages`` lists it, or ``distribution/name``.
+        name: as ``pystream plugins`` lists it, or ``distribution/name``.
         options: for the source; checked first.
     """
     return registry().source(name, **options)
@@ -488,19 +488,19 @@ def _call_it(found: Provided) -> str:
     return f"the {found.kind} {found.name!r} of {found.distribution} {found.version}".rstrip()
 
 
-def _opened(found: Provided, loaded: Any) -> tuple[Callable[..., Any], int, dict[str, Any]]:
-    """What a stage's options go to, how many parameters are no options, and preset options."""
+def _usable(found: Provided, loaded: Any) -> Any:
+    """What was loaded, if stages can be made of it; else PluginError."""
     if isinstance(loaded, StageFactory):
-        return loaded.make, 0, loaded.options
+        return loaded
     if isinstance(loaded, type) and issubclass(loaded, Stage):
         if inspect.isabstract(loaded):
             missing = ", ".join(sorted(loaded.__abstractmethods__))
             raise PluginError(f"{_call_it(found)} is abstract: {loaded.__name__} lacks {missing}")
-        return loaded, 0, {}
+        return loaded
     if inspect.isroutine(loaded) or isinstance(loaded, functools.partial):
         if _takes_no_item(loaded):
             raise PluginError(f"{_call_it(found)} takes no item: its first parameter must be one")
-        return loaded, 1, {}
+        return loaded
     # An instance would be shared between pipelines; any other class is no stage when made.
     raise PluginError(
         f"{_call_it(found)} is {safe_repr(loaded, 80)}: it must be a subclass of Stage, a "

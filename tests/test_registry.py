@@ -20,9 +20,11 @@ from pystream_core import (
     PlanError,
     PluginError,
     PluginNotFound,
+    Stage,
     StageFactory,
     _installed as installed_module,
     _registry as registry_module,
+    factory,
 )
 from pystream_core._installed import _CORE_RANGE, Installed, _excludes
 from pystream_core._options import check_keywords, parameters
@@ -590,7 +592,8 @@ def test_what_is_not_made_is_tried_again() -> None:
 
 def test_targets_without_signature_take_any_options() -> None:
     """Some built-ins have no signature; their call will tell."""
-    assert parameters(dict.fromkeys) is not None or parameters(dict) is None
+    (others,) = parameters(dict)
+    assert (others.name, others.required) == ("**options", False)
     check_keywords(dict, {"anything": 1}, "executor 'x'")
 
 
@@ -599,6 +602,36 @@ def test_executor_options_are_checked_against_the_factory() -> None:
     with pytest.raises(PlanError, match=r"executor 'x' has no option 'queue'\. It takes no opt"):
         check_keywords(lambda: None, {"queue": 1}, "executor 'x'")
     check_keywords(lambda *, queue=1: None, {"queue": 1}, "executor 'x'")
+
+
+def test_every_wrong_option_is_named_at_once() -> None:
+    """Nobody has to run three times to learn of three mistakes."""
+
+    def blur(item: object, *, size: int, radius: int = 1) -> object:
+        return item
+
+    with pytest.raises(PlanError) as refused:
+        check_keywords(blur, {"sise": 1, "x": 2}, "stage 'blur'", item=True)
+    assert str(refused.value) == (
+        "stage 'blur' has no option 'sise' (did you mean 'size'?) and has no option 'x' and needs "
+        "the option 'size'. Its options: size (required), radius=1."
+    )
+
+
+def test_the_item_is_no_option_of_a_stage() -> None:
+    """Of a function it is the first parameter; what makes stages takes options only."""
+
+    def make(radius: int, size: int = 1) -> Stage[object]:
+        raise NotImplementedError
+
+    assert [one.name for one in parameters(make, item=True)] == ["size"]
+    assert [one.name for one in parameters(factory(make, radius=2), item=True)] == [
+        "radius",
+        "size",
+    ]
+    assert [one.default for one in parameters(factory(make, radius=2))] == [2, 1]
+    assert [one.name for one in parameters(lambda *items, size=1: items, item=True)] == ["size"]
+    assert [one.name for one in parameters(lambda *, size: size, item=True)] == ["size"]
 
 
 @pytest.mark.parametrize(

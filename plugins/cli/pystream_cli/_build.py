@@ -22,11 +22,12 @@ from pystream_core import (
     Stage,
     StageFactory,
     factory,
+    near_miss,
     registry,
 )
 
 from ._file import PipelineFile, SourceTable, StageTable, read
-from ._mistakes import BadFile, Mistakes, key_lines, near
+from ._mistakes import BadFile, Mistakes, key_lines
 from ._options import signature
 
 
@@ -396,7 +397,7 @@ def _attribute(
         except AttributeError:
             public = [each for each in dir(found) if not each.startswith("_")]
             mistakes.add(
-                place, f"{module} has no {attributes!r}{near(name, public)}", called=called
+                place, f"{module} has no {attributes!r}{near_miss(name, public)}", called=called
             )
             return None
     if found is None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pystream_core import PlanError, Retry, StageOptions
+from pystream_core import PlanError, Retry, StageOptions, near_miss
 
-from ._mistakes import BadFile, Mistake, Mistakes, key_lines, near
+from ._mistakes import BadFile, Mistake, Mistakes, key_lines
+from ._options import shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -198,7 +199,7 @@ def _table(document: Mapping[str, Any], name: str, mistakes: Mistakes) -> dict[s
     if isinstance(table, dict):
         return table
     wanted = f"a table, written [{name}]"
-    mistakes.add((name,), f"must be {wanted}, not {_shown(table)}")
+    mistakes.add((name,), f"must be {wanted}, not {shown(table)}")
     return {}
 
 
@@ -212,7 +213,7 @@ def _pipeline(table: Mapping[str, Any], mistakes: Mistakes) -> PipelineTable:
             continue
         allowed, fits = _PIPELINE[key]
         if not fits(value):
-            mistakes.add(place, f"must be {allowed}, not {_shown(value)}")
+            mistakes.add(place, f"must be {allowed}, not {shown(value)}")
         elif key in ("drain_timeout", "stuck_timeout", "placement"):
             settings[key] = value
         else:
@@ -275,7 +276,7 @@ def _stage(
     table = dict(table)
     name = table.pop("name", None)
     if name is not None and not isinstance(name, str):
-        mistakes.add((*place, "name"), f"must be text, not {_shown(name)}", called=_label(table))
+        mistakes.add((*place, "name"), f"must be text, not {shown(name)}", called=_label(table))
         name = None
     use = _use(table, place, mistakes, called=name or "")
     table.pop("use", None)
@@ -284,7 +285,7 @@ def _stage(
     if not isinstance(inside, dict):
         mistakes.add(
             (*place, "options"),
-            f"must be a table of the stage's own options, not {_shown(inside)}; one that is "
+            f"must be a table of the stage's own options, not {shown(inside)}; one that is "
             f"itself called options is written options = {{options = …}}",
             called=called,
         )
@@ -321,7 +322,7 @@ def _use(
     use = table.get("use")
     if _is_name(use):
         return str(use).strip()
-    found = "is missing" if use is None else f"must be text, not {_shown(use)}"
+    found = "is missing" if use is None else f"must be text, not {shown(use)}"
     mistakes.add(
         (*place, "use"), f'{found}: give a registered name or "module:attr"', called=called
     )
@@ -344,8 +345,12 @@ def _add_option(
         if key not in _ALLOWED:
             mistakes.add(place, str(error), called=called)
             return None
-        hint = near(value, re.findall(r'"(\w+)"', _ALLOWED[key])) if isinstance(value, str) else ""
-        mistakes.add(place, f"must be {_ALLOWED[key]}, not {_shown(value)}{hint}", called=called)
+        hint = (
+            near_miss(value, re.findall(r'"(\w+)"', _ALLOWED[key]))
+            if isinstance(value, str)
+            else ""
+        )
+        mistakes.add(place, f"must be {_ALLOWED[key]}, not {shown(value)}{hint}", called=called)
         return None
     return value
 
@@ -369,7 +374,7 @@ def _retry(
                 Retry(**{"times": 1, field_name: table[key]})
             except PlanError:
                 mistakes.add(
-                    (*place, key), f"must be {allowed}, not {_shown(table[key])}", called=called
+                    (*place, key), f"must be {allowed}, not {shown(table[key])}", called=called
                 )
     if len(mistakes) > before:
         return None
@@ -379,19 +384,6 @@ def _retry(
 def _unknown(
     mistakes: Mistakes, place: tuple[str | int, ...], key: str, known: Any, called: str = ""
 ) -> None:
-    mistakes.add(place, f"unknown key{near(key, known)}; known: {', '.join(known)}", called=called)
-
-
-def _shown(value: object) -> str:
-    """A value as TOML writes it, short."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        text = f'"{value}"'
-    elif isinstance(value, dict):
-        text = "a table"
-    elif isinstance(value, list):
-        text = "a list"
-    else:
-        text = str(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    mistakes.add(
+        place, f"unknown key{near_miss(key, known)}; known: {', '.join(known)}", called=called
+    )

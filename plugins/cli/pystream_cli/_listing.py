@@ -12,10 +12,10 @@ from pystream_core import (
     PlanError,
     PluginNotFound,
     Provided,
+    near_miss,
     registry,
 )
 
-from ._mistakes import near
 from ._options import Option, fits, in_toml, prose, signature
 from ._tables import table
 
@@ -243,7 +243,7 @@ def _kind_of(name: str) -> Kind:
             f"as {name!r}"
         )
     raise PluginNotFound(
-        f"nothing that is installed is called {name!r}{near(name, sorted(names))}. "
+        f"nothing that is installed is called {name!r}{near_miss(name, sorted(names))}. "
         f"`pystream plugins` lists everything"
     )
 

@@ -55,10 +55,10 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            from ._mistakes import near
+            from pystream_core import near_miss
 
             ctx.fail(
-                f"there is no command {name!r}{near(name, self.commands)}. "
+                f"there is no command {name!r}{near_miss(name, self.commands)}. "
                 f"Commands: {', '.join(self.commands)}"
             )
         return super().resolve_command(ctx, args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -88,12 +87,6 @@ class Mistakes:
 def shown_key(place: tuple[str | int, ...]) -> str:
     """``("stage", 2, "capacity")`` as people write it: ``stage[2].capacity``."""
     return "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in place).lstrip(".")
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """`` (did you mean …?)`` for a misspelt name, empty if nothing comes near."""
-    found = difflib.get_close_matches(name, list(names), n=2)
-    return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
 
 
 def key_lines(text: str) -> dict[tuple[str | int, ...], int]:

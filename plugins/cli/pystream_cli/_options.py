@@ -18,30 +18,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pystream_core import Stage, StageFactory
-
-from ._mistakes import near
-
-_ANY: Final = inspect.Parameter.empty
+from pystream_core import Parameter, StageFactory, near_miss, parameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
-    """One option.
+class Option(Parameter):
+    """One option, with what its annotation and the docstring say of it.
 
     Attributes:
-        name: what users write.
-        type: its annotation as text, empty if it has none.
-        default: its default, None if it is required.
-        required: whether it must be given.
+        name, type, default, required: see ``Parameter``.
         doc: what the docstring says of it, on one line.
         hint: its annotation, ``Any`` where that is not known.
     """
 
-    name: str
-    type: str = ""
-    default: Any = None
-    required: bool = False
     doc: str = ""
     hint: Any = Any
 
@@ -70,13 +59,11 @@ class Signature:
         for name, value in given.items():
             if name not in known:
                 if not self.open:
-                    found.append((name, f"no such option{near(name, known)}; {listing}"))
+                    found.append((name, f"no such option{near_miss(name, known)}; {listing}"))
             elif not fits(value, known[name].hint):
                 option = known[name]
-                hint = near(value, _choices(option.hint)) if isinstance(value, str) else ""
-                found.append(
-                    (name, f"must be {words(option.hint)}, not {_toml_or_repr(value)}{hint}")
-                )
+                hint = near_miss(value, _choices(option.hint)) if isinstance(value, str) else ""
+                found.append((name, f"must be {words(option.hint)}, not {shown(value)}{hint}"))
         for option in self.options:
             if option.required and option.name not in given:
                 found.append((option.name, f"is missing; {listing}"))
@@ -90,35 +77,24 @@ def signature(target: Any, *, item: bool) -> Signature:
         target: the loaded object.
         item: it is a stage, so the first parameter of a function is the item.
     """
-    call, preset = target, {}
-    if isinstance(target, StageFactory):
-        call, preset, item = target.make, target.options, False
-    elif isinstance(target, type) and issubclass(target, Stage):
-        item = False
-    try:
-        parameters = list(inspect.signature(call).parameters.values())
-    except Exception:  # a built-in without a signature, or a broken one: its call will tell
-        return Signature(options=(), open=True)
+    call = target.make if isinstance(target, StageFactory) else target
     hints, docs = _hints(call), _docs(call)
-    if item and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
-        del parameters[0]
-    options = []
-    for one in parameters:
-        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
-            continue
-        default = preset.get(one.name, one.default)
-        options.append(
+    known = parameters(target, item=item)
+    named = [one for one in known if not one.name.startswith("**")]
+    return Signature(
+        options=tuple(
             Option(
                 name=one.name,
-                type="" if one.annotation is _ANY else _type_text(one.annotation),
-                default=None if default is _ANY else default,
-                required=default is _ANY,
+                type=one.type,
+                default=one.default,
+                required=one.required,
                 doc=docs.get(one.name, ""),
                 hint=hints.get(one.name, Any),
             )
-        )
-    opened = any(one.kind is one.VAR_KEYWORD for one in parameters)
-    return Signature(options=tuple(options), open=opened)
+            for one in named
+        ),
+        open=len(named) < len(known),
+    )
 
 
 def prose(doc: str) -> str:
@@ -166,7 +142,7 @@ def words(hint: Any) -> str:
         parts = [words(each) for each in arguments if each is not type(None)]
         return " or ".join(dict.fromkeys(part for part in parts if part))
     if origin is Literal:
-        return " or ".join(_toml_or_repr(each) for each in arguments)
+        return " or ".join(shown(each) for each in arguments)
     kind = origin or hint
     if isinstance(kind, type):
         if issubclass(kind, os.PathLike):
@@ -176,7 +152,7 @@ def words(hint: Any) -> str:
         for known, text in _WORDS.items():
             if issubclass(kind, known):
                 return text
-    return _type_text(hint)
+    return inspect.formatannotation(hint) if isinstance(hint, type) else str(hint)
 
 
 def in_toml(value: Any) -> str | None:
@@ -194,6 +170,14 @@ def in_toml(value: Any) -> str | None:
         parts = [in_toml(each) for each in value]
         return None if None in parts else f"[{', '.join(map(str, parts))}]"
     return None
+
+
+def shown(value: Any) -> str:
+    """A value as TOML writes it, short, for messages."""
+    text = in_toml(value)
+    if text is None:
+        text = "a table" if isinstance(value, dict) else str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 _FUNCTIONS: Final[tuple[Any, ...]] = (Callable, types.FunctionType)
@@ -274,14 +258,3 @@ def _brief(option: Option) -> str:
         return f"{option.name} (required)"
     default = in_toml(option.default)
     return option.name if default is None else f"{option.name} = {default}"
-
-
-def _toml_or_repr(value: Any) -> str:
-    text = in_toml(value)
-    if text is None:
-        text = "a table" if isinstance(value, dict) else repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _type_text(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
