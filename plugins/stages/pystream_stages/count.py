@@ -51,7 +51,7 @@ class Count(Stage[Any]):
         """Log the total, and the rate between the first and the last item."""
         seconds = self._last - self._first
         rate = f", {(self.count - 1) / seconds:.1f} per second" if seconds > 0 else ""
-        self._logger.log(self._level, "count: %d %s%s", self.count, self._label, rate)
+        self._logger.log(self._level, "count of %s: %d%s", self._label, self.count, rate)
 
     def __repr__(self) -> str:
         return f"<Count {self.count} {self._label}>"

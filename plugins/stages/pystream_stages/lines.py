@@ -114,9 +114,10 @@ class Lines:
                     yield text.number + 1, text.rest
                 elif text.rest:
                     _logger.warning(
-                        "%s: its last line is unfinished, %d characters of it were left unread",
+                        "%s: its last line is unfinished and was left unread, %d character%s of it",
                         self.path,
                         len(text.rest),
+                        "" if len(text.rest) == 1 else "s",
                     )
 
     def _wait_for_growth(self, text: GrowingText, stop: threading.Event) -> bool:

@@ -188,7 +188,7 @@ def test_follow_ends_when_idle_long_enough(path, caplog):
     started = time.monotonic()
     assert list(Lines(path, until_idle=0.05, **QUICK)) == ["one", "two", "three"]
     assert 0.05 <= time.monotonic() - started < 5
-    assert "2 characters of it were left unread" in caplog.text
+    assert "left unread, 2 characters of it" in caplog.text
 
 
 def test_a_closed_source_can_be_read_again(path):

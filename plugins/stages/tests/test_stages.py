@@ -257,7 +257,7 @@ def test_count_counts_and_logs_the_total(caplog):
     assert repr(stage) == "<Count 3 frames>"
     with caplog.at_level(logging.INFO, logger="PyStream.stages"):
         stage.cleanup()
-    assert "count: 3 frames" in caplog.text
+    assert "count of frames: 3" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"level": "x"}, {"label": 3}])

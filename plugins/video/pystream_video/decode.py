@@ -11,7 +11,7 @@ from typing import Any
 import av
 from av.error import FFmpegError, InvalidDataError
 
-from .errors import VideoError, reason
+from .errors import VideoError, counted, reason
 
 _logger = logging.getLogger("PyStream.video")
 
@@ -130,7 +130,7 @@ class Decoding:
         else:
             advice = f"check the connection and the file behind it{_range_hint(self._source)}"
         raise VideoError(
-            f"{self._source.path} {damage} after {given} frames; {advice}"
+            f"{self._source.path} {damage} after {counted(given)}; {advice}"
         ) from damage.__cause__
 
     def _decode(self) -> Generator[av.VideoFrame, None, None]:

@@ -15,7 +15,7 @@ from av.error import FFmpegError
 
 from pystream_core import PlanError
 
-from .errors import VideoError, reason
+from .errors import VideoError, counted, reason
 
 _logger = logging.getLogger("PyStream.video")
 _BT709 = 1  # AVCOL_SPC_BT709
@@ -142,7 +142,7 @@ class Encoding:
             if not self._output.overwrite and path.exists():
                 raise VideoError(
                     f"{path} has appeared meanwhile and may not be overwritten: the video of "
-                    f"{self._frames} frames is kept as {self._temporary}"
+                    f"{counted(self._frames)} is kept as {self._temporary}"
                 )
             os.replace(self._temporary, path)
         except VideoError:
@@ -150,7 +150,7 @@ class Encoding:
         except (FFmpegError, OSError) as error:
             self._discard()
             raise VideoError(self._not_written(error)) from error
-        _logger.info("%s: %d frames written", path, self._frames)
+        _logger.info("%s: %s written", path, counted(self._frames))
 
     def _discard(self) -> None:
         try:
@@ -160,8 +160,9 @@ class Encoding:
         self._temporary.unlink(missing_ok=True)
 
     def _not_written(self, error: BaseException) -> str:
+        after = counted(self._frames)
         return (
-            f"{self._output.path} cannot be written after {self._frames} frames ({reason(error)}): "
+            f"{self._output.path} cannot be written after {after} ({reason(error)}): "
             f"check the folder and its space, and that codec, pixel format and size go together"
         )
 

@@ -19,6 +19,11 @@ class VideoError(PyStreamError, OSError):
         self.lasting = lasting
 
 
+def counted(frames: int) -> str:
+    """``1 frame``, ``2 frames``, for messages."""
+    return f"{frames} frame{'' if frames == 1 else 's'}"
+
+
 def reason(error: BaseException) -> str:
     """What FFmpeg says of a failure, without its number and the repeated file name."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

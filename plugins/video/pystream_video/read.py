@@ -17,7 +17,7 @@ from av.error import FFmpegError
 from pystream_core import PlanError
 
 from .decode import Decoding, Input
-from .errors import VideoError
+from .errors import VideoError, counted
 from .frames import Converter, Frame
 from .newest import Newest
 
@@ -148,9 +148,8 @@ class VideoReader:
                     self._input.timeout,
                 )
             level = logging.WARNING if newest.dropped else logging.INFO
-            _logger.log(
-                level, "%s: %d late frames dropped at the source", self._input.path, newest.dropped
-            )
+            dropped = counted(newest.dropped)
+            _logger.log(level, "%s: %s dropped at the source as late", self._input.path, dropped)
 
     def _passes(self, stop: threading.Event) -> Generator[av.VideoFrame, None, None]:
         """Every frame, through all loops and reconnections."""

@@ -161,7 +161,7 @@ def test_realtime_drops_late_frames_and_counts_them(clip, slowly, caplog):
         slowly(0.03)
     assert received + source.dropped == 60
     assert 2 <= received <= 15
-    assert f"{source.dropped} late frames dropped at the source" in caplog.text
+    assert f"{source.dropped} frames dropped at the source as late" in caplog.text
 
 
 def test_realtime_paces_a_file_by_its_timestamps(clip):
