@@ -304,7 +304,8 @@ class Registry:
         what = "observer or profiler" if kind == "observer" else kind
         ours = [known for known_kind, known in _HOMES if known_kind == kind]
         missing = home and home not in installed.distributions
-        near = "" if missing else near_miss(name, sorted({*names, *ours}))
+        spelt_right = missing or _parted(name)[1] in ours
+        near = "" if spelt_right else near_miss(name, sorted({*names, *ours}))
         lines = [f"no installed plugin provides the {what} {name!r}{near}."]
         if missing:
             folder = home.removeprefix("pystream-")

@@ -604,6 +604,14 @@ def test_executor_options_are_checked_against_the_factory() -> None:
     check_keywords(lambda *, queue=1: None, {"queue": 1}, "executor 'x'")
 
 
+def test_a_name_that_is_right_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is only switched off is told as such, without asking whether its name was meant."""
+    monkeypatch.setenv("PYSTREAM_DISABLE_PLUGINS", "pystream-sqlite")
+    with pytest.raises(PluginNotFound, match=r"named in PYSTREAM_DISABLE_PLUGINS") as missing:
+        Registry().observer("sqlite")
+    assert "did you mean" not in str(missing.value)
+
+
 def test_every_wrong_option_is_named_at_once() -> None:
     """Nobody has to run three times to learn of three mistakes."""
 
