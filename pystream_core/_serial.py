@@ -23,11 +23,10 @@ _JOIN_PATIENCE = 1.0  # seconds for a timer that has been cancelled to be gone
 
 
 class SerialExecutor(Executor):
-    """Runs all stages back to back in the caller's thread.
+    """Runs all stages back to back in the caller's thread, one item at a time."""
 
-    ``_turn`` is held by the one thread that processes an item; it guards the chain and
-    everything in it. A thread that waits for it is sent away by ``shut`` and ``abort``.
-    """
+    # _turn is held by the one thread that processes an item; it guards the chain and
+    # everything in it. A thread that waits for it is sent away by shut() and abort().
 
     name = "serial"
 
