@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class Job:
     @property
     def drain_timeout(self) -> float:
         """Seconds that admitted items get to finish."""
-        return float(self.file.pipeline.settings.get("drain_timeout", 10.0))
+        seconds = float(self.file.pipeline.settings.get("drain_timeout", 10.0))
+        return min(seconds, threading.TIMEOUT_MAX)
 
     def refused_by_stages(self) -> BadFile | None:
         """What the makers of the stages refuse, all of them; None if they refuse nothing.
@@ -298,7 +300,7 @@ def _opened(
     except PyStreamError as error:
         mistakes.add(("source",), str(error))
         return None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         mistakes.add(("source",), f"{table.use} raised {type(error).__name__}: {error}")
         return None
     if not isinstance(items, Iterable):
@@ -328,6 +330,13 @@ def _choose_mode(
         mistakes.add(place, str(error))
         return
     wrong = signature(target, item=False).wrong(options)
+    # An executor that takes any options would otherwise be robbed of these in silence.
+    ours = inspect.signature(pipeline.parallelize).parameters.keys() - {"options"}
+    wrong += [
+        (option, "is an option of the pipeline, not of its executor")
+        for option in options
+        if option in ours and option not in dict(wrong)
+    ]
     for option, message in wrong:
         mistakes.add(("pipeline", "options", option), message)
     if wrong:
@@ -354,7 +363,7 @@ def _try_out(makers: Iterable[tuple[StageTable, Any]], mistakes: Mistakes) -> No
             made = stage()
         except PyStreamError as error:
             mistakes.add(table.place, str(error), called=table.called)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             mistakes.add(
                 table.place,
                 f"{table.use} raised {type(error).__name__}: {error}",

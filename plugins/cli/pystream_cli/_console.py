@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 _UNCUT: Final = 10_000  # columns of a "console" that is a file or a pipe: nothing is wrapped
 
 
-def console(stream: TextIO, *, width: int | None = None) -> Console:
+def console(stream: TextIO, *, width: int | None = None, least: int = 0) -> Console:
     """A console on a stream: with colours on a terminal, plain text without control
     characters anywhere else.
 
     Args:
         stream: where it prints.
         width: columns when the stream is no terminal; by default nothing is wrapped.
+        least: columns that are used even where a terminal has fewer.
     """
     from rich.console import Console
 
     terminal = is_terminal(stream)
     coloured = terminal and not os.environ.get("NO_COLOR")
-    return Console(
+    made = Console(
         file=stream,
         force_terminal=terminal,
         color_system="auto" if coloured else None,
@@ -39,6 +40,9 @@ def console(stream: TextIO, *, width: int | None = None) -> Console:
         highlight=False,
         soft_wrap=False,
     )
+    if made.width < least:
+        made.width = least
+    return made
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from pystream_core import PlanError, registry
+from pystream_core import PlanError, near_miss, registry
 
-from ._tables import duration, table
+from ._tables import counted, duration, table
 
 if TYPE_CHECKING:
     from pystream_sqlite import RecordedRun
@@ -50,7 +50,8 @@ def chosen(runs: list[RecordedRun], wanted: str) -> RecordedRun:
     known = ", ".join(_shown_ids(found or runs).values())
     if found:
         raise PlanError(f"several recorded runs have ids that begin {wanted!r}: {known}")
-    raise PlanError(f"no recorded run has an id that begins {wanted!r}; there are: {known}")
+    near = near_miss(wanted, [LATEST, *_shown_ids(runs).values()])
+    raise PlanError(f"no recorded run has an id that begins {wanted!r}{near}; there are: {known}")
 
 
 def print_runs(console: Console, runs: list[RecordedRun]) -> None:
@@ -67,7 +68,7 @@ def print_runs(console: Console, runs: list[RecordedRun]) -> None:
             str(len(run.stages)),
             f"{run.items:,}",
             duration(run.duration),
-            f"{state}, {run.lost:,} records lost" if run.lost else state,
+            f"{state}, {counted(run.lost, 'record')} lost" if run.lost else state,
         )
     console.print(listing)
     console.print()
@@ -78,7 +79,7 @@ def print_heading(console: Console, run: RecordedRun) -> None:
     """Which run it is."""
     state = "" if run.finished else ", not finished"
     console.print(
-        f"Run {run.id}, {_when(run)}: {run.executor}, {run.items:,} items in "
+        f"Run {run.id}, {_when(run)}: {run.executor}, {counted(run.items, 'item')} in "
         f"{duration(run.duration)}{state}"
     )
     console.print()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pystream_core import (
@@ -16,7 +19,7 @@ from pystream_core import (
     registry,
 )
 
-from ._options import Option, fits, in_toml, prose, signature
+from ._options import Option, fits, in_toml, plain, prose, signature
 from ._tables import table
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["stage", "source", "executor", "placement", "observer"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+_LAID_OUT: Final = re.compile(r"^(\s|[-*|>]|\d+[.)])|::$", re.MULTILINE)
 
 _NOT_OURS: Final = {
     "pystream-pipeline": "it owns the same import name, pystream: uninstall it (python -m pip "
@@ -73,11 +78,58 @@ def others() -> dict[str, str]:
     return found
 
 
+def summarized(available: Available) -> Available:
+    """The same, where stages and sources have the first line of their docstring.
+
+    That is read from their source, since a listing imports none of them; what is made in
+    another way, or re-exported, stays without.
+    """
+
+    def with_line(offers: tuple[Provided, ...]) -> tuple[Provided, ...]:
+        return tuple(
+            each if each.summary else replace(each, summary=_first_line(each.value))
+            for each in offers
+        )
+
+    return replace(
+        available, stages=with_line(available.stages), sources=with_line(available.sources)
+    )
+
+
+def _first_line(value: str) -> str:
+    """The first line of the docstring of ``module:attr``, empty if it is not to be found."""
+    module, _, attribute = value.partition(":")
+    try:
+        for node in ast.parse(_source_of(module)).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
+                return plain((ast.get_docstring(node) or "").partition("\n")[0])
+    except Exception:  # there may be no source, and it may hold anything
+        pass
+    return ""
+
+
+def _source_of(module: str) -> str:
+    """The source of a module, found without importing the packages that it is in."""
+    loader: Any = None
+    path: Sequence[str] | None = None
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, path)
+        if spec is None:
+            raise ModuleNotFoundError(name)
+        loader, path = spec.loader, spec.submodule_search_locations or ()
+    source: str = loader.get_source(module)
+    return source
+
+
 def print_plugins(console: Console, available: Available) -> None:
     """A table of plugins and how they fared, and one of everything that they provide."""
-    plugins = table("Plugin", "Distribution", "Version", "State", "Reason")
+    reasons = ["Reason"] if any(one.reason for one in available.plugins) else []
+    plugins = table("Plugin", "Distribution", "Version", "State", *reasons)
     for one in available.plugins:
-        plugins.add_row(one.name, one.distribution, one.version, one.state, one.reason)
+        row = (one.name, one.distribution, one.version, one.state)
+        plugins.add_row(*row, *([one.reason] if reasons else []))
     if available.plugins:
         console.print(plugins)
     else:
@@ -130,8 +182,7 @@ def print_inspected(console: Console, found: Inspected) -> None:
     console.print(f"from {found.distribution} {found.version}, {found.value}")
     if found.doc or found.summary:
         console.print()
-        # A docstring may be laid out: its lines stay as they are.
-        console.print(found.doc or found.summary, overflow="fold")
+        console.print(_flowing(found.doc or found.summary), overflow="fold")
     console.print()
     if found.options:
         options = table("Option", "Type", "Default", "Meaning")
@@ -150,6 +201,14 @@ def print_inspected(console: Console, found: Inspected) -> None:
     console.print()
     for line in found.example.splitlines():
         console.print(f"  {line}".rstrip(), soft_wrap=True)
+
+
+def _flowing(doc: str) -> str:
+    """Paragraphs with each on one line, for the terminal to break; laid out ones stay as is."""
+    parts = doc.split("\n\n")
+    return "\n\n".join(
+        part if _LAID_OUT.search(part) else part.replace("\n", " ") for part in parts
+    )
 
 
 def example(kind: Kind, name: str, options: Iterable[Option]) -> str:
@@ -218,7 +277,7 @@ def _kind_of(name: str) -> Kind:
     ]
     if len(kinds) > 1:
         raise PlanError(
-            f"{name!r} is the name of {' and '.join(f'a {kind}' for kind in kinds)}: "
+            f"{name!r} is the name of {' and '.join(map(_with_article, kinds))}: "
             f"say which, --kind {kinds[0]}"
         )
     if kinds:
@@ -246,6 +305,10 @@ def _kind_of(name: str) -> Kind:
         f"nothing that is installed is called {name!r}{near_miss(name, sorted(names))}. "
         f"`pystream plugins` lists everything"
     )
+
+
+def _with_article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _by_kind(

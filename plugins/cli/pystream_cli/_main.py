@@ -6,6 +6,9 @@ it, so that ``pystream --help`` answers at once.
 
 from __future__ import annotations
 
+import codecs
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from ._run import Outcome
 
 _INTERRUPTED = 130
+_NARROWEST = 72  # columns: narrower tables would lose figures, so the terminal breaks their lines
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_PLAIN = {"µ": "u", "…": "..."}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -179,10 +185,10 @@ def plugins(as_json: bool) -> None:
     """List the installed plugins, and what they provide."""
     from pystream_core import available
 
-    from ._listing import others, print_plugins
+    from ._listing import others, print_plugins, summarized
 
     with _log(), _reported_as_json(as_json):
-        found, beside = available(), others()
+        found, beside = summarized(available()), others()
         if as_json:
             from ._json import available_json, print_json
 
@@ -262,14 +268,29 @@ def profile(run: str | None, folder: str | None, as_json: bool) -> None:
 
 def enter(arguments: Sequence[str] | None) -> None:
     """The entry point. Leaves the program with the command's exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
+    codecs.register_error("pystream", _in_plain_letters)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called the tool
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the end)
+        reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:  # names may hold what the terminal's encoding lacks
-            reconfigure(errors="replace")
+            reconfigure(errors="pystream")
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="pystream")
     except KeyboardInterrupt:  # while click itself was at work
         sys.exit(_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        sys.exit(f"Error: the output cannot be written: {error.strerror}")
+
+
+def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    """What to write instead of characters that the terminal's encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(each, "?") for each in lacking), error.end
 
 
 def _run(
@@ -343,13 +364,12 @@ def _print_outcome(job: Job, outcome: Outcome) -> None:
         "aborted": f"Aborted by {outcome.signal or 'SIGINT'}",
         "failed": "Failed",
     }[outcome.state]
-    rate = outcome.statistics.ended / outcome.seconds if outcome.seconds > 0 else 0.0
-    overall = (
-        ""
-        if outcome.profile is not None and outcome.profile.pipelines
-        else (f", {rate:,.1f} items/s")
-    )
-    screen.print(f"{how} after {duration(outcome.seconds)}{overall} ({job.executor}).")
+    completed = outcome.statistics.completed
+    profiled = outcome.profile is not None and outcome.profile.pipelines
+    # A profile tells the throughput; and where nothing came through there is none to tell.
+    told = not profiled and completed and outcome.seconds
+    rate = f", {completed / outcome.seconds:,.1f} items/s" if told else ""
+    screen.print(f"{how} after {duration(outcome.seconds)}{rate} ({job.executor}).")
 
 
 def _show_failure(outcome: Outcome) -> None:
@@ -399,7 +419,7 @@ def _log() -> Iterator[None]:
 
 def _refused(error: Exception, *, quiet: bool = False) -> Refused:
     """An error of PyStream as the command line shows it."""
-    from pystream_core import PlanError
+    from pystream_core import AmbiguousName, PlanError, PluginNotFound
 
     from ._mistakes import BadFile
 
@@ -407,7 +427,8 @@ def _refused(error: Exception, *, quiet: bool = False) -> Refused:
         traceback.print_exception(error)
     if isinstance(error, BadFile):
         return Misdescribed(error.summary, error.lines)
-    return Misdescribed(str(error)) if isinstance(error, PlanError) else Refused(str(error))
+    mistaken = isinstance(error, (PlanError, PluginNotFound, AmbiguousName))
+    return Misdescribed(str(error)) if mistaken else Refused(str(error))
 
 
 def _line_on(screen: Console | None) -> Callable[[str, str], None]:
@@ -432,7 +453,7 @@ def _echo_line(level: str, text: str) -> None:
 def _stdout(*, width: int | None = None) -> Console:
     from ._console import console
 
-    return console(sys.stdout, width=width)
+    return console(sys.stdout, width=width, least=_NARROWEST)
 
 
 def _debug() -> bool:

@@ -88,7 +88,7 @@ def signature(target: Any, *, item: bool) -> Signature:
                 type=one.type,
                 default=one.default,
                 required=one.required,
-                doc=docs.get(one.name, ""),
+                doc=plain(docs.get(one.name, "")),
                 hint=hints.get(one.name, Any),
             )
             for one in named
@@ -103,7 +103,12 @@ def prose(doc: str) -> str:
     end = next(
         (number for number, line in enumerate(lines) if _SECTION.fullmatch(line)), len(lines)
     )
-    return "\n".join(lines[:end]).strip()
+    return plain("\n".join(lines[:end]).strip())
+
+
+def plain(doc: str) -> str:
+    """A docstring in which code stands between single backticks, as messages show it."""
+    return _MARKED.sub(r"`\1`", doc)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -195,6 +200,7 @@ _WORDS: Final[Mapping[type, str]] = {
 _SECTION: Final = re.compile(
     r"(Args|Arguments|Parameters|Attributes|Raises|Returns|Yields|Example|Examples|Note|Notes):\s*"
 )
+_MARKED: Final = re.compile(r"(?::\w+:|`)`~?([^`]+)``?")
 _ITEM: Final = re.compile(r"(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*)\s*(?:\([^)]*\))?:\s*(?P<doc>.*)")
 
 

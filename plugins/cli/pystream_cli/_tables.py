@@ -83,12 +83,18 @@ def print_figures(console: Console, profile: Profile) -> None:
             f"{_MARK} Bottleneck: {short(profile.bottleneck)}, busy {busy:.0%} of the time"
         )
     if profile.lost:
-        console.print(f"{profile.lost:,} records are missing; these figures do not count them")
+        records = counted(profile.lost, "record")
+        console.print(f"{records} lost on the way to these figures, or to the disk")
 
 
 def short(path: str) -> str:
     """A path without the name of the main pipeline, which all have in common."""
     return path.removeprefix(f"{MAIN_PIPELINE_NAME}__")
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 item``, ``2 items``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -62,6 +63,34 @@ def test_plugins_lists_what_is_installed(project):
     assert "threads" in {each["name"] for each in found["executors"]}
     assert "loaded" in {each["state"] for each in found["plugins"]}
     assert "lines" in {each["name"] for each in found["sources"]}
+
+
+def test_plugins_tells_what_stages_do_without_importing_them(project):
+    """The first line of each docstring is read from the source, a package's code never runs."""
+    code = (
+        "import sys\n"
+        "from pystream_cli import main\n"
+        "try:\n    main(['plugins'])\nexcept SystemExit: pass\n"
+        "print(sorted({'pystream_stages', 'pystream_video', 'numpy'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "Pass items on, no faster than `rate` items per second." in done.stdout
+    found = json.loads(project.invoke("plugins", "--json").stdout)
+    assert all(each["summary"] for each in [*found["stages"], *found["sources"]])
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["steps:here_is", "steps:nothing_there", "nowhere:x", "steps.deeper:x", "sys:exit", "bad:x"],
+)
+def test_what_has_no_docstring_in_its_source_has_no_summary(project, monkeypatch, value):
+    """Whatever an entry point names, the listing goes on."""
+    (project.folder / "bad.py").write_text("def (")
+    monkeypatch.syspath_prepend(project.folder)
+    assert _listing._first_line(value) == ""
+    assert _listing._first_line("steps:numbers") == "The numbers from 0."
+    assert "steps" not in sys.modules
 
 
 def test_plugins_warns_about_distributions_that_get_in_the_way(project, monkeypatch):
@@ -133,9 +162,9 @@ def test_own_options_that_clash_are_shown_in_their_table():
 
 @pytest.mark.parametrize("kind", [(), ("--kind", "stage")])
 def test_inspect_of_something_unknown_guesses(project, kind):
-    """One message with the nearest name, no traceback."""
+    """One message with the nearest name, no traceback, and code 2 as for any wrong argument."""
     result = project.invoke("inspect", "sampel", *kind)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "did you mean 'sample'" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -178,10 +207,71 @@ def test_profile_of_an_unknown_run_names_the_known_ones(project):
     assert "there are: " in result.stderr
 
 
+def test_a_misspelt_latest_is_guessed(project):
+    """It stands among the ids."""
+    project.run(CHAIN, "--profile")
+    assert "did you mean 'latest'?" in project.invoke("profile", "latset").stderr
+
+
 def test_profile_reads_another_folder(project):
     """--folder says where; it must be there."""
     assert project.invoke("profile", "--folder", project.folder).exit_code == 0
     assert project.invoke("profile", "--folder", "nowhere").exit_code == 2
+
+
+def test_inspect_shows_prose_for_people(project):
+    """Without the marks of docstrings, and with paragraphs that the terminal breaks."""
+    text = project.invoke("inspect", "video.read").stdout
+    assert "``" not in text
+    assert ":class:" not in text
+    assert _listing._flowing("One\ntwo.\n\n- a\n- b\n\nx\n  y") == "One two.\n\n- a\n- b\n\nx\n  y"
+
+
+def test_inspect_of_the_profiler_tells_users_what_it_does(project):
+    """Where the history lies and how long it grows, rather than how it is made."""
+    text = " ".join(project.invoke("inspect", "sqlite").stdout.split())
+    assert "PYSTREAM_PROFILER_FOLDER" in text
+    assert "20 runs and 100,000 items" in text
+    assert "collect" not in text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full")
+@pytest.mark.parametrize("arguments", [("plugins",), ("plugins", "--json")])
+def test_output_that_cannot_be_written_is_one_message(arguments):
+    """A full disk is no traceback."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pystream", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", ["plugins", "plugins --json", "inspect nope", "--help"])
+def test_a_reader_who_leaves_is_no_traceback(arguments):
+    """As with ``| head``: also when nothing is read at all, and with closed streams."""
+    tool = f"{sys.executable} -m pystream {arguments}"
+    for command in (f"{tool} | true", f"{tool} >&-", f"{tool} >&- 2>&-"):
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        assert "Exception" not in done.stderr
+
+
+def test_letters_that_the_terminal_lacks_are_written_in_others(project):
+    """µ and … have plain forms; anything else is a question mark."""
+    (project.folder / "names.py").write_text(
+        "def source():\n    raise OSError('10 µm… über')\n    yield\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pystream", "run", project.write('[source]\nuse = "names:source"')],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "koi8-r"},
+    )
+    assert "OSError: 10 um... ?ber" in done.stderr
 
 
 def test_python_m_pystream_is_the_same_tool():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import threading
 
 import pytest
 from pystream_cli._mistakes import BadFile, key_lines
@@ -136,6 +138,34 @@ def test_pipeline_options_reach_parallelize(project):
     assert not job.profiled
 
 
+def test_a_drain_timeout_without_end_is_one_that_threads_can_wait(project):
+    """TOML knows inf, and a wait on a lock does not."""
+    job = load(project, "[pipeline]\ndrain_timeout = inf\n" + SOURCE)
+    assert job.drain_timeout == threading.TIMEOUT_MAX
+
+
+def test_options_of_an_executor_that_takes_any_are_none_of_the_pipelines(project, monkeypatch):
+    """They would reach the pipeline instead of the executor."""
+    from pystream_core import Executor, registry
+
+    class Anything(Executor):
+        def __init__(self, **options):
+            pass
+
+    described = registry().describe("executor", "serial")
+    monkeypatch.setattr(
+        type(registry()),
+        "describe",
+        lambda self, kind, name: dataclasses.replace(described, target=Anything),
+    )
+    text = '[pipeline]\nexecutor = "any"\noptions = {drain_timeout = 3}\n'
+    _, key, message = only(project, text + SOURCE.replace("steps:numbers", "steps:three"))
+    assert (key, message) == (
+        "pipeline.options.drain_timeout",
+        "is an option of the pipeline, not of its executor",
+    )
+
+
 def test_all_mistakes_are_reported_at_once_with_line_and_key(project):
     """Wrong keys, types, values and names of the whole file come in one error, in its order."""
     found = mistakes(
@@ -203,6 +233,7 @@ use = "acme.blur"
         ("[source]\nn = 3", "source.use", "is missing"),
         ("[source]\nuse = 3", "source.use", "must be text, not 3"),
         ('[source]\nuse = "steps:refuses"', "source", "no such camera"),
+        ('[source]\nuse = "sys:exit"', "source", "raised SystemExit"),
         ('[source]\nuse = "steps:broken"\nx = 1', "source.x", "it takes no options"),
         ('[source]\nuse = "steps:nothing"', "source.use", "an int, which cannot be iterated"),
         ('[source]\nuse = "steps:remember"', "source.path", "is missing"),

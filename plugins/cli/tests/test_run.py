@@ -48,6 +48,15 @@ def test_without_profiler_the_figures_are_those_of_the_ledger(project):
     assert not (project.folder / "profiles").exists()
 
 
+@pytest.mark.parametrize("profile", ["--profile", "--no-profile"])
+def test_where_nothing_came_through_no_rate_is_told(project, profile):
+    """Of one item that failed at once none can be told."""
+    text = '[source]\nuse = "steps:numbers"\n[[stage]]\nuse = "steps:boom"\nat = 0\n'
+    result = project.run(text, profile)
+    assert "Failed after " in result.stdout
+    assert "items/s" not in result.stdout
+
+
 def test_output_that_is_no_terminal_is_plain(project):
     """No escape sequences, no carriage returns, nothing on stderr."""
     result = project.run(CHAIN)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
+from pystream_cli._console import console
 from pystream_cli._progress import progress_text
-from pystream_cli._tables import duration, print_run
+from pystream_cli._tables import counted, duration, print_run
 from rich.console import Console
 
 from pystream_core import (
@@ -42,7 +43,7 @@ def printed(width):
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("width", [72, 80, 120, 200])
 def test_figures_are_never_cut(width):
     """Where it is narrow there are two tables, and names are folded."""
     text = printed(width)
@@ -50,7 +51,21 @@ def test_figures_are_never_cut(width):
     for figure in ("50.1 ms", "58.7 ms", "100%", "123,456", "61,728"):
         assert figure in text
     assert text.count("Stage") == (2 if width < 150 else 1)
-    assert "3 records are missing" in text
+    assert "3 records lost on the way" in text
+
+
+def test_a_very_narrow_terminal_breaks_lines_itself(monkeypatch):
+    """Columns that are squeezed to nothing would lose names and figures."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    assert console(Terminal(), least=72).width == 72
+    assert console(Terminal(), least=30).width == 40
+    assert console(io.StringIO(), width=100, least=72).width == 100
 
 
 @pytest.mark.parametrize(
@@ -68,6 +83,15 @@ def test_figures_are_never_cut(width):
 def test_times_have_three_digits_and_a_unit(seconds, text):
     """Whatever their size."""
     assert duration(seconds) == text
+
+
+def test_one_thing_is_not_told_in_the_plural():
+    """``1 items`` is no English."""
+    assert [counted(number, "item") for number in (0, 1, 2000)] == [
+        "0 items",
+        "1 item",
+        "2,000 items",
+    ]
 
 
 def test_progress_tells_rate_completed_in_flight_and_losses():
