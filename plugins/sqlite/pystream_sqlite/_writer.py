@@ -34,6 +34,7 @@ GATHER = 0.5  # seconds from a record to its flush; a collector adds at most 0.0
 FLUSH_AT = 20_000  # records that are flushed at once
 MOST_WAITING = 200_000  # records of one run that may wait for the disk
 BUSY_TIMEOUT = 0.25  # seconds to wait for another process's transaction
+LAST_BUSY_TIMEOUT = 0.7  # the same for a run that ends: there is no later attempt for its records
 LONGEST_PAUSE = 8.0  # seconds between attempts while the disk refuses
 _DAMAGE = ("file is not a database", "malformed", "database corruption", "file is encrypted")
 
@@ -154,7 +155,7 @@ class Writer:
                     message = self.mailbox.get_nowait()
             except Empty:
                 if self._due():
-                    self._flush()
+                    self._flush(BUSY_TIMEOUT)
                 continue
             self._finish(message)
             with _lock:
@@ -182,7 +183,7 @@ class Writer:
         recording.closed, recording.statistics = True, close.statistics
         if recording.sent:  # a run without any record leaves no trace
             self._waiting[recording] = None
-        self._flush()
+        self._flush(LAST_BUSY_TIMEOUT)
         if recording in self._waiting:
             del self._waiting[recording]
             self._lose(recording)
@@ -199,11 +200,11 @@ class Writer:
             self._until_due() == 0.0
         )
 
-    def _flush(self) -> None:
+    def _flush(self, patience: float) -> None:
         """Write everything that waits, in one transaction."""
         if not self._waiting:
             return
-        if self._write_repaired():
+        if self._write_repaired(patience):
             for recording in self._waiting:
                 recording.done += len(recording.spans) + len(recording.items)
                 self._empty(recording)
@@ -228,11 +229,11 @@ class Writer:
         # New lists: half a second of records would else stay allocated.
         recording.spans, recording.items, recording.since = [], [], None
 
-    def _write_repaired(self) -> bool:
+    def _write_repaired(self, patience: float) -> bool:
         """Write; when the file proves damaged, move it aside and write once more."""
         for repaired in (False, True):
             try:
-                self._write()
+                self._write(patience)
                 return True
             except Exception as error:  # whatever it is, the pipeline must not notice
                 damaged = isinstance(error, sqlite3.DatabaseError) and any(
@@ -255,8 +256,9 @@ class Writer:
                 return False
         return False
 
-    def _write(self) -> None:
-        connection = self._connected()
+    def _write(self, patience: float) -> None:
+        connection = self._connected(patience)
+        connection.execute(f"PRAGMA busy_timeout = {int(1000 * patience)}")
         connection.execute("BEGIN IMMEDIATE")
         for recording in self._waiting:
             store(connection, recording)
@@ -271,7 +273,7 @@ class Writer:
             # What was recorded is safe; the next flush meets the same refusal and names it.
             self._close_connection()
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, patience: float) -> sqlite3.Connection:
         if self._connection is not None:
             inode = _inode(self._path)
             if inode == self._inode:
@@ -283,10 +285,10 @@ class Writer:
                 _replaced.append(self._connection)
                 self._connection = None
         os.makedirs(self._folder, exist_ok=True)
-        deadline = time.monotonic() + BUSY_TIMEOUT
+        deadline = time.monotonic() + patience
         while True:
             connection = sqlite3.connect(
-                self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                self._path, timeout=patience, isolation_level=None, check_same_thread=False
             )
             try:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
