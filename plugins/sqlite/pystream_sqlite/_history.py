@@ -13,7 +13,7 @@ from pathlib import Path
 from pystream_core import ItemEnd, PlanError, Profile, RunInfo, Span
 
 from ._folder import DATABASE, checked, get_profiler_db_folder
-from ._schema import OUTCOMES, check_version
+from ._schema import OUTCOMES, NewerSchemaError, check_version
 from ._summary import Summary, Totals
 
 _BATCH = 10_000
@@ -107,7 +107,17 @@ def _reading(folder: str | os.PathLike[str] | None) -> Iterator[sqlite3.Connecti
             connection.execute("BEGIN")
             yield connection
     except sqlite3.Error as error:
-        raise PlanError(f"cannot read the profiler's database {path}: {error}") from error
+        raise PlanError(
+            f"cannot read the profiler's database {path}: {error}{_advice(error)}"
+        ) from error
+
+
+def _advice(error: sqlite3.Error) -> str:
+    if isinstance(error, NewerSchemaError):
+        return ""  # it says what to do itself
+    if isinstance(error, sqlite3.OperationalError):
+        return "; check that the folder can be read and written to, then try again"
+    return "; the next profiled run moves it aside and begins a new one"
 
 
 def _runs(connection: sqlite3.Connection) -> list[RecordedRun]:
