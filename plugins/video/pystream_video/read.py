@@ -142,10 +142,10 @@ class VideoReader:
             stop.set()
             newest.close()
             if not newest.join(_JOIN):
+                limit = self._input.timeout
+                ends = "with that reading" if limit is None else f"within {limit:g} s"
                 _logger.warning(
-                    "%s is still being read; its thread ends within %s s",
-                    self._input.path,
-                    self._input.timeout,
+                    "%s is still being read; its thread ends %s", self._input.path, ends
                 )
             level = logging.WARNING if newest.dropped else logging.INFO
             dropped = counted(newest.dropped)

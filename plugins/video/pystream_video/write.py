@@ -26,8 +26,8 @@ class VideoWriter(Stage[Frame]):
     kept. All frames must have the size of the first; odd sizes are padded by one line or
     column, repeating the last, where the pixel format needs even ones.
 
-    A call blocks for the encoding, about 11 ms at 1280x720 and 3 ms at
-    640x360 with the defaults. Use one worker.
+    A call blocks for the encoding, about 11 ms at 1280x720 and 3 ms at 640x360 with the
+    defaults. Use one worker.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class VideoWriter(Stage[Frame]):
             raise PlanError(f"video.write: the folder {self._path.parent} does not exist: make it")
         if self._path.is_dir():
             raise PlanError(f"video.write: {self._path} is a folder; give the name of a file in it")
+        if not isinstance(overwrite, bool):
+            raise PlanError(f"video.write: overwrite must be True or False, not {overwrite!r}")
         if not overwrite and self._path.exists():
             raise PlanError(f"video.write: {self._path} exists; choose another, or overwrite=True")
         number = isinstance(rate, (int, float)) and not isinstance(rate, bool)

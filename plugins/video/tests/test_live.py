@@ -227,3 +227,16 @@ def test_a_realtime_source_that_was_never_read_can_be_closed(clip):
     frames.close()
     assert source.dropped == 0
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize(("timeout", "ends"), [(None, "with that reading"), (2.0, "within 2 s")])
+def test_a_reading_that_does_not_return_is_named(clip, monkeypatch, caplog, timeout, ends):
+    """What is left behind is told with the time when it ends, also where there is no limit."""
+    from pystream_video.newest import Newest
+
+    join = Newest.join
+    monkeypatch.setattr(Newest, "join", lambda self, seconds: join(self, seconds) and False)
+    frames = iter(VideoReader(clip("a.mp4"), realtime=True, timeout=timeout))
+    next(frames)
+    frames.close()
+    assert f"is still being read; its thread ends {ends}" in caplog.text
