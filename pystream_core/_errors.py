@@ -167,7 +167,7 @@ class _Bounded(reprlib.Repr):
 
 
 def safe_repr(value: object, limit: int = _REPR_LIMIT) -> str:
-    """A bounded ``repr`` that never raises, for messages about arbitrary items.
+    """A bounded ``repr`` on one line that never raises, for messages about arbitrary items.
 
     Args:
         value: anything, also an object whose ``__repr__`` raises.
@@ -183,6 +183,8 @@ def safe_repr(value: object, limit: int = _REPR_LIMIT) -> str:
             text = _Bounded().repr(value)
         else:
             text = repr(value)
+            if "\n" in text:  # arrays and tables are laid out, which tears a message apart
+                text = " ".join(text[: 10 * limit].split())
     except BaseException as error:  # an item may do anything, also here
         return f"<{kind.__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

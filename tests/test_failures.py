@@ -821,6 +821,21 @@ def test_a_repr_that_raises_does_not_hide_the_failure(kind: str, choose: Choose,
     pipeline.cleanup()
 
 
+class LaidOut:
+    def __repr__(self) -> str:
+        return "array([[0, 0],\n       [0, 0]])"
+
+
+def test_an_item_that_is_laid_out_is_named_on_one_line(choose: Choose, log: Log) -> None:
+    """The repr of an array has many lines, which would tear the message apart."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: 1 / 0, "A")
+    choose(pipeline)
+    failure = _raised(lambda: [pipeline.forward(LaidOut()), pipeline.drain()], within=DEADLINE)
+    assert "on item 0 (array([[0, 0], [0, 0]]))" in str(failure)
+    pipeline.cleanup()
+
+
 @pytest.mark.parametrize(
     "make",
     [
