@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from ._call import Chain, Step, cleanup_all
@@ -139,15 +139,20 @@ class SerialExecutor(Executor):
 
     def _complete(self, outputs: Iterable[Envelope]) -> Iterator[Any]:
         run = self._run
-        for finished in outputs:
-            if finished.seq < run.floor:
-                run.lose(finished, len(run.plan.stages), self._trace)
-                continue
-            value = finished.value
-            run.ledger.completed += 1
-            run.end(finished, "completed", self._trace)
-            yield value
-            del value
+        try:
+            for finished in outputs:
+                if finished.seq < run.floor:
+                    run.lose(finished, len(run.plan.stages), self._trace)
+                    continue
+                value = finished.value
+                run.ledger.completed += 1
+                run.end(finished, "completed", self._trace)
+                yield value
+                del value
+        except GeneratorExit:
+            if isinstance(outputs, Generator):  # left to its destructor, a Ctrl-C in it is lost
+                outputs.close()
+            raise
         if run.halted:
             raise run.refusal()
 

@@ -925,6 +925,28 @@ def test_a_wrapped_generator_stage_that_raises_stop_iteration_is_no_silent_end(
     pipeline.cleanup()
 
 
+def test_ctrl_c_passes_while_a_generator_stage_is_closed_serially() -> None:
+    """In the caller's thread, who left the stream; the pipeline can be used again."""
+
+    def expand(item: int) -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            if item == 1:
+                raise KeyboardInterrupt
+
+    pipeline = Pipeline()
+    pipeline.add(expand)
+    pipeline.serialize()
+    results = pipeline.stream([1])
+    assert next(results) == 0
+    with pytest.raises(KeyboardInterrupt):
+        results.close()
+    assert sum(1 for _ in pipeline.stream([2])) == 1000
+    pipeline.cleanup()
+    assert pipeline.statistics().in_flight == 0
+
+
 def test_a_generator_that_raises_when_it_is_closed_harms_nobody(choose: Choose, log: Log) -> None:
     """Leaving a stream early closes it; what it raises then is logged, the pipeline goes on."""
 
