@@ -211,5 +211,8 @@ def _checked(stage: Any, spec: StageSpec) -> Callable[[Any], Any]:
     if kind == "generator" and isinstance(spec.options.on_error, Retry):
         raise PlanError("its factory returned a generator stage, which cannot be retried")
     if isinstance(stage, Stage) and not stage.name:
-        stage.name = stage._given_name = spec.path[-1]
+        try:
+            stage.name = stage._given_name = spec.path[-1]
+        except AttributeError:  # the class does not let its name be set
+            pass
     return stage  # type: ignore[no-any-return]

@@ -506,6 +506,39 @@ def test_what_a_factory_makes_is_checked_at_the_start(made: Any, method: str) ->
     pipeline.cleanup()
 
 
+def test_a_name_that_cannot_be_set_is_left_alone() -> None:
+    """A stage whose name is a property has it when it is an object, and else the default one."""
+
+    class Unnamed(Stage[int]):
+        given = ""
+
+        @property
+        def name(self) -> str:  # type: ignore[override]
+            return self.given
+
+        def __call__(self, data: int) -> int:
+            return data
+
+        def cleanup(self) -> None:
+            pass
+
+    class Named(Unnamed):
+        given = "own"
+
+    pipeline = Pipeline()
+    pipeline.add(Unnamed)
+    pipeline.add(Unnamed())
+    pipeline.add(Named())
+    pipeline.serialize()
+    assert [stage.path.rpartition("__")[2] for stage in pipeline.statistics().stages] == [
+        "Stage_1",
+        "Stage_2",
+        "own",
+    ]
+    assert list(pipeline.stream([1])) == [1]
+    pipeline.cleanup()
+
+
 if __name__ == "__main__":  # every message once, for reading
     for case, (call, _) in {**REFUSED, **MISSING}.items():
         try:
