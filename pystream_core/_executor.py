@@ -130,7 +130,7 @@ class Run:
         self.failure: StageError | None = None
         self.halted = False
         self.replies: set[Reply] = set()  # of calls that wait; each caller adds and removes its own
-        self.stop_executor: Callable[[str], None] | None = None  # set by Session
+        self.stop_executor: Callable[[str], None] = self.halt  # Session sets the executor's abort
         self._lock = threading.Lock()
         self._halts: SimpleQueue[None] = SimpleQueue()  # ends waits of stages, posted once
         self.info = RunInfo(
@@ -253,9 +253,7 @@ class Run:
             if first:
                 self.failure = failure
         if first:
-            stop = self.stop_executor
-            if stop is not None:
-                stop("abort")
+            self.stop_executor("abort")
             self.output.wake()
 
     def replace_locks(self) -> None:

@@ -202,14 +202,9 @@ class Pipeline:
         child = stage.pipeline
         label = self._description.free_name(name, own)
         check_child_options(options, label)
-        if child._contains(self):
-            raise PlanError(f"stage {label!r}: a pipeline cannot be a stage of itself")
         child._lend_to(self)
         self._children.append(child)
         return Entry(label, options, child=child._description)
-
-    def _contains(self, other: Pipeline) -> bool:
-        return self is other or any(child._contains(other) for child in self._children)
 
     def _lend_to(self, parent: Pipeline) -> None:
         self._refuse_if_lent()
@@ -565,8 +560,8 @@ class Pipeline:
         if session.busy_here():
             session.close_later()
             return
-        if self._finalizer is not None:
-            self._finalizer.detach()
+        assert self._finalizer is not None  # every session has one
+        self._finalizer.detach()
         try:
             session.close(None if timeout is None else _seconds("timeout", timeout))
         finally:

@@ -171,11 +171,6 @@ class Session:
         return "running" if self.started else "not started"
 
     @property
-    def stopping(self) -> bool:
-        """A stop has been asked for."""
-        return bool(self._stopping)
-
-    @property
     def start_failed(self) -> bool:
         """The start was given up; a new session can take this one's place."""
         return self._stopping == "start failed"
