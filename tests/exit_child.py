@@ -116,6 +116,21 @@ def stuck_cleanup(mode: str) -> None:
     build(mode, Work(), Work(cleanup=FOREVER), Work()).forward(1)
 
 
+def failing_cleanup(mode: str) -> None:
+    class Bad(Work):
+        def cleanup(self) -> None:
+            raise OSError("disk")
+
+    build(mode, Work(), Bad(), Work()).forward(1)
+
+
+def no_more_threads(mode: str) -> None:
+    pipeline = build(mode, Work())
+    pipeline.forward(1)
+    pipeline.drain()
+    threading.stack_size(2**60)  # more than there is
+
+
 def stuck_setup(mode: str) -> None:
     work = Work(setup=FOREVER)
     pipeline = build(mode, Work(), work)

@@ -23,6 +23,7 @@ from pystream import (
     PyStreamError,
     Retry,
     Stage,
+    StageError,
     factory,
 )
 
@@ -506,6 +507,20 @@ def test_what_a_factory_makes_is_checked_at_the_start(made: Any, method: str) ->
     pipeline.cleanup()
 
 
+@pytest.mark.parametrize("method", ["serialize", "parallelize"])
+def test_a_generator_that_a_factory_makes_cannot_be_retried(method: str) -> None:
+    """It is found at the start at the latest, since nothing tells before."""
+
+    def expand(item: int) -> Iterator[int]:
+        yield item
+
+    pipeline = Pipeline()
+    pipeline.add(factory(lambda: expand), "A", on_error=Retry(1))
+    with pytest.raises(StageError, match="generator stage, which cannot be retried"):
+        getattr(pipeline, method)().start()
+    pipeline.cleanup()
+
+
 def test_a_name_that_cannot_be_set_is_left_alone() -> None:
     """A stage whose name is a property has it when it is an object, and else the default one."""
 
@@ -536,6 +551,19 @@ def test_a_name_that_cannot_be_set_is_left_alone() -> None:
         "own",
     ]
     assert list(pipeline.stream([1])) == [1]
+    pipeline.cleanup()
+
+
+def test_figures_before_a_mode_are_refused() -> None:
+    """There is no ledger yet."""
+    with pytest.raises(PipelineUndefined):
+        Pipeline().statistics()
+
+
+def test_the_stage_of_a_pipeline_says_whose_it_is() -> None:
+    """Its repr is read in logs."""
+    pipeline = Pipeline().serialize()
+    assert repr(pipeline.as_stage()) == f"<stage of {pipeline!r}>"
     pipeline.cleanup()
 
 

@@ -26,6 +26,7 @@ STATES = {  # state: whether items are unfinished, in serial mode and in threads
     "busy": (True, True),
     "stuck_stage": (True, True),
     "stuck_cleanup": (False, None),
+    "no_more_threads": (False, False),
     "stuck_setup": (False, False),
     "stuck_source": (False, False),
     "stuck_observer": (False, False),
@@ -182,6 +183,16 @@ def test_exit_cleans_up_what_is_not_stuck(
     """G20: at interpreter exit stages are cleaned up, beside a stuck one too."""
     outcome = exits[state, mode, "exit"]
     assert outcome.out.count("cleaned") == cleaned, outcome
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cleanup_that_raises_at_exit_is_logged_beside_the_others(mode: str) -> None:
+    """G20: the status is kept, and every other stage is cleaned up."""
+    outcome = run_child(("failing_cleanup", mode, "exit"))
+    assert outcome.status == 7, outcome
+    assert outcome.out.count("cleaned") == 2, outcome
+    assert "OSError: disk" in outcome.tail
+    assert "stopping at interpreter exit" in outcome.tail
 
 
 def test_a_stage_that_is_stuck_at_exit_is_counted_once(exits: dict[Case, Outcome]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import pickle
 import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, perf_counter_ns
 from typing import Any
 
 import pytest
@@ -26,8 +27,11 @@ from pystream import (
     Retry,
     Stage,
     StageError,
+    WorkerLost,
     factory,
 )
+
+from pystream_core.testing import side_by_side
 
 DEADLINE = 10.0
 PROMPT = 0.1  # seconds within which a failure surfaces
@@ -761,6 +765,33 @@ def test_a_failing_observer_disturbs_nobody(
     assert event in named[0]
 
 
+def test_the_observers_of_a_failed_start_are_told_its_end(choose: Choose) -> None:
+    """Each run that they saw opened they see closed, also the one that took its place."""
+    told: list[str] = []
+
+    class Telling(Observer):
+        def opened(self, run: Any) -> None:
+            told.append("opened")
+
+        def closed(self, statistics: Any) -> None:
+            told.append(f"closed {statistics.completed}")
+
+    class Unready(Failing):
+        def setup(self) -> None:
+            if len(told) == 1:
+                raise self.error
+
+    pipeline = Pipeline(observers=[Telling()])
+    pipeline.add(Unready(ValueError("no")))
+    choose(pipeline)
+    with pytest.raises(StageError):
+        pipeline.start()
+    assert told == ["opened", "closed 0"]
+    assert pipeline.forward(1)
+    pipeline.cleanup()
+    assert told == ["opened", "closed 0", "opened", "closed 1"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_property_that_raises_is_reported_by_add(kind: str) -> None:
     """As PlanError with its cause; Ctrl-C and exits pass."""
@@ -845,8 +876,9 @@ def test_an_item_that_is_laid_out_is_named_on_one_line(choose: Choose, log: Log)
         lambda: {"frame": bytes(80_000_000)},
         lambda: [[["x" * 80_000_000]]],
         lambda: [list(range(3_000_000))],
+        lambda: list(range(3_000_000)),
     ],
-    ids=["len", "class", "bytes", "bytes in dict", "deep text", "list in list"],
+    ids=["len", "class", "bytes", "bytes in dict", "deep text", "list in list", "list"],
 )
 def test_naming_a_hostile_or_huge_item_takes_no_time(make: Any, choose: Choose, log: Log) -> None:
     """Within 100 ms, with a bounded message."""
@@ -923,6 +955,47 @@ def test_a_wrapped_generator_stage_that_raises_stop_iteration_is_no_silent_end(
     assert list(pipeline.stream([0, 1, 2])) == [0, 2]
     assert pipeline.statistics().failed == 1
     pipeline.cleanup()
+
+
+def test_a_replacement_takes_the_place_of_a_generator_that_was_never_made(choose: Choose) -> None:
+    """StopIteration out of the call itself asks ``on_error`` like any other failure."""
+
+    def expand(item: int) -> Iterator[int]:
+        yield item
+
+    @functools.wraps(expand)
+    def wrapper(item: int) -> Iterator[int]:
+        if item == 1:
+            raise StopIteration
+        return expand(item)
+
+    pipeline = Pipeline()
+    pipeline.add(wrapper, on_error=lambda failure: -1)
+    choose(pipeline)
+    assert list(pipeline.stream([0, 1, 2])) == [0, -1, 2]
+    pipeline.cleanup()
+
+
+def test_an_item_that_is_too_old_for_a_generator_stage_expires(choose: Choose) -> None:
+    """It is not even begun."""
+
+    def expand(item: int) -> Iterator[int]:
+        yield item
+
+    pipeline = Pipeline()
+    pipeline.add(_wait_a_clock_tick)
+    pipeline.add(expand, max_age=1e-9)
+    choose(pipeline)
+    assert list(pipeline.stream([1, 2])) == []
+    assert pipeline.statistics().expired == 2
+    pipeline.cleanup()
+
+
+def _wait_a_clock_tick(item: Any) -> Any:
+    start = perf_counter_ns()
+    while perf_counter_ns() - start < 2:
+        pass
+    return item
 
 
 def test_ctrl_c_passes_while_a_generator_stage_is_closed_serially() -> None:
@@ -1425,3 +1498,123 @@ def test_a_loop_whose_start_failed_says_so_before_the_next_try() -> None:
         pipeline.get_results()
     assert pipeline.get_results() is None
     pipeline.cleanup()
+
+
+def test_many_threads_that_see_a_failed_start_try_it_once_more_together() -> None:
+    """One of them opens the pipeline again; the others use what it opened."""
+    setups: list[int] = []
+
+    class Unready(Failing):
+        def setup(self) -> None:
+            setups.append(1)
+            if len(setups) == 1:
+                raise self.error
+
+    class Together:
+        """The lock of the pipeline, at which all threads arrive before one gets it."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.arrived = threading.Barrier(3, timeout=DEADLINE)
+
+        def __enter__(self) -> None:
+            self.arrived.wait()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    pipeline = Pipeline()
+    pipeline.add(Unready(ValueError("no")))
+    pipeline.parallelize()
+    with pytest.raises(StageError):
+        pipeline.start()
+    pipeline._reopening = Together()  # type: ignore[assignment]
+    assert side_by_side(pipeline.forward, 3) == [True] * 3
+    assert len(setups) == 2
+    pipeline.cleanup()
+    assert pipeline.statistics().admitted == 3
+
+
+def test_a_stage_error_can_be_sent_to_another_process() -> None:
+    """With its message, path, number and item; the cause stays where it was."""
+    failure = StageError("stage 'A' raised", path="A", seq=3, item=[1])
+    copy = pickle.loads(pickle.dumps(failure))
+    assert type(copy) is StageError
+    assert (str(copy), copy.path, copy.seq, copy.item) == ("stage 'A' raised", "A", 3, [1])
+
+
+def test_a_lost_worker_is_the_cause_of_its_items_failure(choose: Choose) -> None:
+    """A placed stage tells by WorkerLost that its process has died."""
+
+    def dead(item: Any) -> Any:
+        raise WorkerLost("the process died", path="MainPipeline__A", exitcode=-9)
+
+    pipeline = Pipeline()
+    pipeline.add(dead, "A")
+    choose(pipeline)
+    failure = _raised(lambda: [pipeline.forward(1), pipeline.drain()], within=DEADLINE)
+    cause = failure.__cause__
+    assert isinstance(cause, WorkerLost)
+    assert (cause.path, cause.exitcode) == ("MainPipeline__A", -9)
+    pipeline.cleanup()
+
+
+def test_a_call_whose_item_is_rejected_raises_instead_of_waiting() -> None:
+    """Whatever the executor's reason was, there will be no result to wait for."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item)
+    pipeline.serialize()
+    stage = pipeline.as_stage()
+    assert stage(1) == 1
+    executor = pipeline._session.executor  # type: ignore[union-attr]
+    executor.admit = lambda envelope, timeout: False  # type: ignore[method-assign]
+    with pytest.raises(PipelineTerminated):
+        stage(2)
+    assert pipeline.statistics().rejected == 1
+    pipeline.cleanup()
+
+
+def test_an_error_of_a_generator_that_comes_back_after_stop_loop_is_logged(
+    choose: Choose, log: Log
+) -> None:
+    """Nobody asks the loop any more, so the log is the place for it."""
+    entered, go = threading.Event(), threading.Event()
+
+    def generate() -> int:
+        entered.set()
+        assert go.wait(DEADLINE)
+        raise ValueError("late")
+
+    pipeline = Pipeline(generate)
+    pipeline.add(lambda item: item)
+    choose(pipeline)
+    pipeline.start_loop(0.01)
+    assert entered.wait(DEADLINE)
+    loop = pipeline._session.loop  # type: ignore[union-attr]
+    pipeline.stop_loop()
+    go.set()
+    loop.thread.join(DEADLINE)  # type: ignore[union-attr]
+    assert "the loop was stopped by ValueError: late" in log.messages(logging.ERROR)
+    assert pipeline.forward(1)
+    pipeline.cleanup()
+
+
+@pytest.mark.parametrize("max_age", [None, 3600.0])
+def test_an_abort_in_the_last_stage_of_a_serial_stream_drops_its_item(
+    max_age: float | None,
+) -> None:
+    """What the stage returns after the stop does not reach the reader, and is counted."""
+    pipeline = Pipeline()
+
+    def stop(item: int) -> int:
+        pipeline.abort()
+        return item
+
+    pipeline.add(stop, max_age=max_age)
+    pipeline.serialize()
+    with pytest.raises(PipelineTerminated):
+        list(pipeline.stream([1, 2]))
+    pipeline.cleanup()
+    statistics = pipeline.statistics()
+    assert (statistics.admitted, statistics.dropped_total, statistics.in_flight) == (1, 1, 0)

@@ -238,3 +238,37 @@ def test_a_child_ends_normally(mode: str) -> None:
         """,
     )
     assert out == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_observers_of_the_parent_hear_nothing_of_the_child(mode: str) -> None:
+    """G23: also when the recorder's locks were held at the fork."""
+    run(
+        mode,
+        """
+        from pystream_core import Observer
+        class Seen(Observer):
+            items = closings = 0
+            def collect(self, spans, items):
+                self.items += len(items)
+            def closed(self, statistics):
+                self.closings += 1
+        seen = Seen()
+        pipeline = Pipeline(lambda: 1, observers=[seen])
+        pipeline.probe = Probe()
+        pipeline.add(pipeline.probe)
+        choose(pipeline)
+        pipeline.forward(1)
+        pipeline.drain()
+        recorder = pipeline._session.run.recorder
+        assert recorder.pass_now()
+        def check_silence():
+            recorder.trace().item((1, 0, 0, 0, "completed"))
+            assert recorder.pass_now(0.0)
+            assert (seen.items, seen.closings) == (1, 0)
+        with recorder._traces_lock, recorder._pass_lock:
+            forked(lambda: (check_dead(pipeline), check_silence(), check_own()))
+        pipeline.cleanup()
+        assert (seen.items, seen.closings) == (1, 1)
+        """,
+    )

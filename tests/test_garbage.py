@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pystream_core import Pipeline, Stage
+from pystream_core import Observer, Pipeline, Stage, Statistics
 
 MODES = ["serial", "threads"]
 SAFETY = 10.0
@@ -100,6 +100,27 @@ def test_a_dropped_pipeline_releases_its_blocked_callers() -> None:
     let_go.set()
     join_own_threads()
     assert probe.cleanups == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_observers_of_a_dropped_pipeline_are_told_the_end(mode: str) -> None:
+    """G22: with the final figures, and their collector ends."""
+    ends: list[Statistics] = []
+
+    class Seen(Observer):
+        def closed(self, statistics: Statistics) -> None:
+            ends.append(statistics)
+
+    pipeline = Pipeline(observers=[Seen()])
+    pipeline.add(Probe())
+    pipeline = pipeline.serialize() if mode == "serial" else pipeline.parallelize()
+    pipeline.forward(1)
+    pipeline.drain()
+    with pytest.warns(ResourceWarning):
+        del pipeline
+        gc.collect()
+    join_own_threads()
+    assert [one.completed for one in ends] == [1]
 
 
 def test_a_dropped_serial_pipeline_is_named() -> None:
@@ -233,3 +254,18 @@ def test_a_stream_is_collected_even_under_the_lock_of_the_front() -> None:
     assert pipeline.forward(1)
     pipeline.cleanup()
     join_own_threads()
+
+
+def test_a_stream_that_no_thread_can_close_is_left_to_cleanup() -> None:
+    """G22: where no more threads can be started, forgetting a stream raises nothing."""
+    pipeline = build("threads", Probe())
+    stream = pipeline.stream(iter(range(10**9)))
+    next(stream)
+    before = threading.stack_size(2**60)  # more than there is: no thread can start
+    try:
+        del stream
+        gc.collect()
+    finally:
+        threading.stack_size(before)
+    pipeline.cleanup()
+    assert pipeline.statistics().in_flight == 0

@@ -425,6 +425,41 @@ def test_a_parent_does_not_take_back_what_is_lent_elsewhere(nest):
     assert list(second.stream([1])) == [2]
 
 
+def test_a_second_cleanup_does_not_take_back_what_went_elsewhere(nest):
+    """Also of a parent that never had a mode."""
+    child = nest("serialize", increment)
+    first = Pipeline()
+    first.add(child.as_stage())
+    first.cleanup()
+    second = nest("serialize", child)
+    first.cleanup()
+    with pytest.raises(PipelineBusy):
+        child.forward(1)
+    assert list(second.stream([1])) == [2]
+
+
+def test_a_stopped_child_stays_stopped_when_a_parent_without_a_mode_ends(nest):
+    """Its earlier parent has cleaned up its stages: it has to choose a mode again."""
+    child = nest("serialize", increment)
+    stage = child.as_stage()
+    nest("serialize", child).cleanup()
+    parent = Pipeline()
+    parent.add(stage)
+    parent.cleanup()
+    with pytest.raises(PipelineTerminated):
+        child.forward(1)
+    assert list(child.serialize().stream([1])) == [2]
+
+
+def test_a_grandchild_is_refused_while_the_outermost_pipeline_lives(nest):
+    """Its stages are those of the outermost one."""
+    grandchild = nest("serialize", increment)
+    main = nest("serialize", nest("serialize", grandchild))
+    with pytest.raises(PipelineBusy):
+        grandchild.forward(1)
+    main.cleanup()
+
+
 @each_pair
 def test_a_started_child_hands_its_stages_on(nest, outer, inner):
     """A child that ran before is drained, and set up only once."""

@@ -126,6 +126,42 @@ def test_no_record_is_missed_between_falling_asleep_and_waking(made: Any) -> Non
     assert len(observer.spans) == 1600
 
 
+def test_a_record_that_comes_while_the_collector_falls_asleep_is_handed_on(made: Any) -> None:
+    """It looks once more after it has said that it sleeps."""
+    late = threading.Event()
+
+    class Late(Observer):
+        def lost(self, records: int) -> None:  # in a pass that found nothing
+            trace.items.append(ITEM)
+            late.set()
+
+    recorder, observer = made(Late(), limit=0)
+    asleep(recorder)
+    trace = recorder.trace()
+    trace.span(SPAN)
+    assert late.wait(DEADLINE)
+    assert observer.arrived.acquire(timeout=DEADLINE)
+    assert observer.items == [ITEM]
+
+
+def test_pass_now_does_not_wait_for_an_observer_that_does_not_return(made: Any) -> None:
+    """At most its timeout; then it says that there was no pass."""
+    go, entered = threading.Event(), threading.Event()
+
+    class Stuck(Observer):
+        def collect(self, spans: Sequence[Any], items: Sequence[Any]) -> None:
+            entered.set()
+            assert go.wait(DEADLINE)
+
+    recorder, observer = made(Stuck())
+    recorder.trace().span(SPAN)
+    assert entered.wait(DEADLINE)
+    assert not recorder.pass_now(timeout=0.01)
+    go.set()
+    assert recorder.pass_now()
+    assert observer.spans == [SPAN]
+
+
 def test_a_full_deque_is_a_counted_loss(made: Any) -> None:
     """What does not fit while an observer is slow is reported to ``lost``, never waited for."""
     go, entered = threading.Event(), threading.Event()

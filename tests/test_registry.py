@@ -709,3 +709,9 @@ def test_records_name_their_factory_as_text() -> None:
     """A record without module and attribute is refused where it is made."""
     with pytest.raises(PluginError, match=r"package\.module:attr"):
         ExecutorSpec(name="x", factory="module")
+
+
+def test_a_record_whose_summary_is_no_text_is_refused() -> None:
+    """Listings print it."""
+    with pytest.raises(PluginError, match="summary must be text"):
+        ExecutorSpec(name="x", factory="package.module:attr", summary=None)  # type: ignore[arg-type]

@@ -25,7 +25,10 @@ from pystream_core import (
     Stage,
     StageError,
     _session as session_module,
+    factory,
 )
+from pystream_core._executor import Envelope
+from pystream_core._lifecycle import Instance
 
 MODES = ["serial", "threads"]
 SAFETY = 15.0  # no wait of a test is longer
@@ -577,6 +580,130 @@ def test_raising_and_stuck_cleanups_are_told_together(
     assert [one.cleanups for one in probes] == [1, 1, 1]
 
 
+def test_an_impatient_cleanup_ends_the_draining_of_another(let_go: threading.Event) -> None:
+    """G14: the second caller's time is over, so what the first one would drain is dropped."""
+    stuck = Stuck(let_go)
+    pipeline = Pipeline()
+    pipeline.add(stuck, capacity=3)
+    pipeline.parallelize(drain_timeout=SAFETY, stuck_timeout=SAFETY)
+    for number in range(3):
+        pipeline.forward(number)
+    assert stuck.entered.wait(SAFETY)
+    session = pipeline._session
+    assert session is not None
+    patient = in_thread(pipeline.cleanup)
+    wait_for(session._close_lock.locked)
+    impatient = in_thread(lambda: pipeline.cleanup(timeout=0))
+    wait_for(lambda: session.run.halted)
+    let_go.set()
+    for caller, outcome in (patient, impatient):
+        caller.join(SAFETY)
+        assert outcome == [None]
+    assert session.closed.is_set()
+    assert stuck.calls == 1
+    assert pipeline.statistics().dropped_total >= 2
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_second_cleanup_does_not_wait_for_a_stuck_one_for_ever(let_go: threading.Event) -> None:
+    """G14: while the first caller is held up by a serial stage's cleanup, the second returns."""
+    stuck = Stuck(let_go, "cleanup")
+    pipeline = build("serial", stuck)
+    pipeline.forward(1)
+    first, outcome = in_thread(pipeline.cleanup)
+    assert stuck.entered.wait(SAFETY)
+    assert timed(lambda: pipeline.cleanup(timeout=0)) < 0.2 + 1.0 + 0.5
+    assert outcome == []
+    let_go.set()
+    first.join(SAFETY)
+    assert outcome == [None]
+    assert stuck.cleanups == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cleanup_that_raises_without_any_start_is_told(mode: str) -> None:
+    """G15: the others are cleaned up all the same."""
+    probes = [Probe(), Failing("cleanup", OSError("disk")), Probe()]
+    pipeline = build(mode, *probes)
+    with pytest.raises(CleanupError) as caught:
+        pipeline.cleanup()
+    assert [type(error) for error in caught.value.errors] == [OSError]
+    assert [one.cleanups for one in probes] == [1, 1, 1]
+
+
+def test_a_cleanup_that_raises_in_a_handed_on_instance_is_told() -> None:
+    """G15: instances that a mode with fewer workers does not need are cleaned up at its end."""
+    made: list[Failing] = []
+
+    def make() -> Failing:
+        made.append(Failing("cleanup", OSError("disk")))
+        return made[-1]
+
+    pipeline = Pipeline()
+    pipeline.add(factory(make), workers=3)
+    pipeline.parallelize().start()
+    pipeline.serialize().start()
+    with pytest.raises(CleanupError) as caught:
+        pipeline.cleanup()
+    assert [one.cleanups for one in made] == [1, 1, 1]
+    assert len(caught.value.errors) == 3
+
+
+def test_a_cleanup_that_raises_after_a_stage_asked_for_it_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """G15, G16: nobody waits for it, so there is nobody to raise it to."""
+    pipelines: list[Pipeline] = []
+
+    class Ends(Failing):
+        def work(self, item: Any) -> Any:
+            pipelines[0].cleanup()
+            return item
+
+    ends = Ends("cleanup", OSError("disk"))
+    pipelines.append(build("threads", ends))
+    pipelines[0].forward(1)
+    assert pipelines[0]._session is not None
+    assert pipelines[0]._session.closed.wait(SAFETY)
+    join_own_threads()
+    assert ends.cleanups == 1
+    assert any("cleanup of stage" in one.getMessage() for one in caplog.records)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_stage_whose_stuck_cleanup_has_returned_can_be_started_again(
+    let_go: threading.Event,
+) -> None:
+    """G15: until then it is busy; afterwards it is set up anew."""
+    stuck = Stuck(let_go, "cleanup")
+    pipeline = build("threads", stuck, drain_timeout=0.2)
+    pipeline.forward(1)
+    pipeline.cleanup()
+    pipeline.parallelize()
+    with pytest.raises(PipelineBusy):
+        pipeline.start()
+    let_go.set()
+    assert stuck.cleaned.wait(SAFETY)
+    join_own_threads()
+    pipeline.forward(2)
+    pipeline.cleanup()
+    assert (stuck.setups, stuck.calls, stuck.cleanups) == (2, 2, 2)
+    assert stuck.wrong == []
+
+
+def test_an_instance_whose_cleanup_has_just_ended_is_set_up_anew() -> None:
+    """G15: a start may find it between the end of a stuck cleanup and the next look at it."""
+    probe = Probe()
+    pipeline = build("serial", probe)
+    assert pipeline._session is not None
+    (spec,) = pipeline._session.plan.stages
+    instance = Instance()
+    for _ in range(2):
+        instance.prepare(spec)
+        assert instance.cleanup() is None
+    assert (probe.setups, probe.cleanups) == (2, 2)
+
+
 @pytest.mark.parametrize("inner", MODES)
 @pytest.mark.parametrize("outer", MODES)
 def test_parent_and_child_clean_up_once(outer: str, inner: str) -> None:
@@ -778,6 +905,55 @@ def test_a_paused_reader_is_told_that_its_stream_was_cut(mode: str) -> None:
         list(results)
     statistics = pipeline.statistics()
     assert statistics.in_flight == 0
+
+
+def test_a_reader_that_meets_the_closer_inside_a_generator_stage_is_told() -> None:
+    """G14, G17: the closer ends the stage's generator while the reader asks for the next one."""
+    closing, go = threading.Event(), threading.Event()
+
+    def expand(item: int) -> Iterator[int]:
+        try:
+            while True:
+                yield item
+        finally:
+            closing.set()
+            assert go.wait(SAFETY)
+
+    pipeline = build("serial", expand)
+    results = pipeline.stream([1])
+    assert next(results) == 1
+    closer, outcome = in_thread(pipeline.cleanup)
+    assert closing.wait(SAFETY)
+    with pytest.raises(PipelineTerminated):
+        next(results)
+    go.set()
+    closer.join(SAFETY)
+    assert outcome == [None]
+    assert pipeline.statistics().in_flight == 0
+
+
+def test_closing_a_stream_releases_a_reader_in_another_thread(let_go: threading.Event) -> None:
+    """G17: its loop ends, and the pipeline can be used again."""
+
+    def source() -> Iterator[int]:
+        assert let_go.wait(SAFETY)
+        yield 1
+
+    pipeline = build("threads", Probe())
+    results = pipeline.stream(source())
+    reader, outcome = in_thread(lambda: list(results))
+
+    def waits() -> bool:
+        frame = sys._current_frames()[reader.ident]  # type: ignore[index]
+        return frame.f_code.co_filename.endswith("_output.py")
+
+    wait_for(waits)
+    results.close()
+    reader.join(SAFETY)
+    assert outcome == [[]]
+    assert list(pipeline.stream([2])) == [2]
+    let_go.set()
+    pipeline.cleanup()
 
 
 def test_a_result_that_the_reader_has_just_taken_is_accounted_for() -> None:
@@ -1411,3 +1587,52 @@ def test_a_change_of_mode_that_is_interrupted_can_be_cleaned_up() -> None:
     assert probe.cleanups == 1
     with pytest.raises(PipelineTerminated):
         pipeline.forward(2)
+
+
+# -- the end of the process --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pipeline_that_was_just_cleaned_up_is_left_alone_at_exit(mode: str) -> None:
+    """G20: another thread's cleanup may end between the look for open pipelines and the stop."""
+    probe = Probe()
+    pipeline = build(mode, probe)
+    pipeline.forward(1)
+    session = pipeline._session
+    assert session is not None
+    pipeline.cleanup()
+    helper = session.close_at_exit(perf_counter())
+    assert helper is not None
+    helper.join(SAFETY)
+    assert not helper.is_alive()
+    assert probe.cleanups == 1
+
+
+# -- one item at a time ------------------------------------------------------------------------
+
+
+def test_forwarding_to_its_own_serial_pipeline_is_refused_at_once() -> None:
+    """G14: the stage would wait for itself."""
+    pipelines: list[Pipeline] = []
+    pipelines.append(build("serial", lambda item: pipelines[0].forward(item)))
+    with pytest.raises(StageError) as caught:
+        pipelines[0].forward(1)
+    assert isinstance(caught.value.__cause__, PipelineBusy)
+    pipelines[0].cleanup()
+
+
+def test_a_serial_executor_that_is_busy_rejects_when_the_time_is_over(
+    let_go: threading.Event,
+) -> None:
+    """As every executor does; the pipeline itself waits without a limit."""
+    stuck = Stuck(let_go)
+    pipeline = build("serial", stuck)
+    caller, outcome = in_thread(lambda: pipeline.forward(1))
+    assert stuck.entered.wait(SAFETY)
+    assert pipeline._session is not None
+    assert not pipeline._session.executor.admit(Envelope(2), 0.01)
+    let_go.set()
+    caller.join(SAFETY)
+    assert outcome == [True]
+    pipeline.cleanup()
+    assert (pipeline.statistics().admitted, stuck.calls) == (1, 1)

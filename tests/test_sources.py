@@ -84,6 +84,30 @@ def test_a_source_whose_close_raises_costs_a_warning(caplog: pytest.LogCaptureFi
     assert "no such device" in caplog.text
 
 
+@pytest.mark.parametrize("method", ["serialize", "parallelize"])
+def test_a_reader_may_leave_a_stream_whose_items_are_timed(method: str) -> None:
+    """What it has read is completed, the rest is counted, and the source is closed."""
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(10**9)
+        finally:
+            closed.set()
+
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item, max_age=3600.0)
+    getattr(pipeline, method)()
+    results = pipeline.stream(source())
+    assert [next(results), next(results)] == [0, 1]
+    results.close()
+    assert closed.wait(5.0)
+    pipeline.cleanup()
+    statistics = pipeline.statistics()
+    assert statistics.completed >= 2
+    assert statistics.in_flight == 0
+
+
 def test_the_input_generator_outlives_a_reader_that_leaves() -> None:
     """The pipeline, and its generator, can be used again."""
     gate = threading.Event()

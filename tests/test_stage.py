@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 import pickle
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from pystream_core import SKIP, Pipeline, Stage, StageFactory, factory
+from pystream_core import SKIP, Pipeline, PlanError, Stage, StageFactory, factory
 from pystream_core._stage import call_kind
 
 
@@ -119,11 +121,20 @@ def listing(inner: Callable[..., Any]) -> Callable[..., Any]:
         (factory(lambda: generator), "function"),  # known when it has been made
         (functools.lru_cache(function), "function"),
         (Generating().__call__, "generator"),
+        (operator.itemgetter(0), "function"),
     ],
 )
 def test_the_kind_comes_from_the_definition(target: Any, expected: str) -> None:
     """Through partials, methods, wrappers and ``__call__``, and nothing is called."""
     assert call_kind(target) == expected
+
+
+def test_a_deep_chain_of_methods_is_looked_through() -> None:
+    """However often it is bound."""
+    stage: Any = generator
+    for _ in range(20):
+        stage = types.MethodType(stage, 1)
+    assert call_kind(stage) == "generator"
 
 
 def test_an_endless_chain_of_wrappers_ends() -> None:
@@ -230,3 +241,14 @@ def test_a_factory_binds_its_options() -> None:
 def test_a_factory_of_something_without_a_signature_is_taken() -> None:
     """Built-ins tell at their first call."""
     assert factory(dict)() == {}
+
+
+def test_a_factory_whose_signature_is_broken_is_refused() -> None:
+    """Whatever is wrong with it is told where it is described."""
+
+    def make() -> Any:
+        return None
+
+    make.__signature__ = 5  # type: ignore[attr-defined]
+    with pytest.raises(PlanError, match=r"make\(\.\.\.\)"):
+        factory(make)
