@@ -252,7 +252,7 @@ class Description:
             if entry.child is not None:
                 for spec, leaf, inside in entry.child.leaves(path, options):
                     yield spec, leaf, (entry.child, *inside)
-            elif entry.spec is not None:
+            elif entry.spec is not None:  # pragma: no branch - an entry has one of the two
                 yield replace(entry.spec, path=path, options=options), entry, ()
 
     def plan(self) -> tuple[Plan, tuple[Any, ...]]:

@@ -534,7 +534,7 @@ class Session:
             self.executor.abort("cleanup")
             if not self._start_lock.acquire(timeout=max(allowed, LEAST_CLEANUP_TIME)):
                 self._left_in_setup = True
-                if not self._start_lock.acquire(blocking=False):
+                if not self._start_lock.acquire(blocking=False):  # pragma: no branch - just ended
                     self._name_stuck_setups()
                     return False
         self._start_lock.release()
@@ -732,9 +732,9 @@ def _forget_all_after_fork() -> None:
 _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
     _register(_stop_all_at_exit)
-else:  # pragma: no cover  (interpreters without that function)
+else:  # pragma: no cover - interpreters without that function
     import atexit
 
     atexit.register(_stop_all_at_exit)
-if hasattr(os, "register_at_fork"):  # pragma: no branch  (not on Windows)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
     os.register_at_fork(after_in_child=_forget_all_after_fork)
