@@ -569,7 +569,7 @@ def test_a_failing_input_generator_is_raised_by_forward(kind: str, choose: Choos
 def test_an_error_of_the_loop_is_logged_and_delivered_once(
     kind: str, asking: str, choose: Choose, log: Log
 ) -> None:
-    """At ERROR at once, and by the first of these calls; then the pipeline goes on."""
+    """At ERROR, and by the first of these calls; then the pipeline goes on."""
     error = KINDS[kind]()
     raised_at = []
     failing = [True]

@@ -747,7 +747,7 @@ class ExecutorSuite:
         pipeline = self.pipeline(gate)
         call = in_thread(lambda: pipeline.forward(1))
         assert gate.wait_entered()
-        with pytest.raises(DrainTimeout, match="1 items were still in flight"):
+        with pytest.raises(DrainTimeout, match="1 item was still in flight"):
             pipeline.drain(0.02)
         gate.open()
         pipeline.drain(PATIENCE)
