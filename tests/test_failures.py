@@ -1595,7 +1595,8 @@ def test_an_error_of_a_generator_that_comes_back_after_stop_loop_is_logged(
     pipeline.stop_loop()
     go.set()
     loop.thread.join(DEADLINE)  # type: ignore[union-attr]
-    assert "the loop was stopped by ValueError: late" in log.messages(logging.ERROR)
+    (said,) = log.messages(logging.ERROR)
+    assert said.endswith(".generate was stopped by ValueError: late")
     assert pipeline.forward(1)
     pipeline.cleanup()
 
