@@ -12,7 +12,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from ._errors import StageError, describe_error, safe_repr
-from ._executor import Envelope, Run
+from ._executor import ANOTHER_BRANCH, Envelope, Run
 from ._ledger import Counters
 from ._lifecycle import Instance
 from ._observer import Trace
@@ -74,7 +74,7 @@ class Step:
             return self.failed(envelope, error)
         if value is SKIP:
             counters.filtered += 1
-            self.run.end(envelope, "filtered", None)
+            self.run.end(envelope, "filtered", None, stage=self.index)
             return False
         envelope.value = value
         counters.emitted += 1
@@ -94,7 +94,7 @@ class Step:
         if value is SKIP:
             self._span(envelope, start, perf_counter_ns(), "filtered")
             self.counters.filtered += 1
-            self.run.end(envelope, "filtered", self._trace)
+            self.run.end(envelope, "filtered", self._trace, stage=self.index)
             return False
         self._span(envelope, start, perf_counter_ns(), "emitted")
         envelope.value = value
@@ -134,7 +134,7 @@ class Step:
                     self._span(parent, start, start + inside, "expanded")
                     ended = True
                     counters.expanded += 1
-                    run.end(parent, "expanded", self._trace)
+                    run.end(parent, "expanded", self._trace, stage=self.index)
                     return
                 except BaseException as error:
                     inside += (perf_counter_ns() if self._trace else 0) - begin
@@ -191,7 +191,7 @@ class Step:
     def drop(self, envelope: Envelope, reason: str) -> None:
         """End an item in this worker's hand as dropped."""
         self.counters.drop(reason)
-        self.run.end(envelope, "dropped", self._trace)
+        self.run.end(envelope, "dropped", self._trace, stage=self.index, reason=reason)
 
     # -- what can happen to it ---------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Step:
             return False
         self.counters.expired += 1
         self.run.report.note(f"{self.path}: expired (older than max_age)")
-        self.run.end(envelope, "expired", self._trace)
+        self.run.end(envelope, "expired", self._trace, stage=self.index)
         return True
 
     def _span(self, envelope: Envelope, start: int, end: int, outcome: str) -> None:
@@ -307,7 +307,7 @@ class Step:
     def hand_on(self, envelope: Envelope, value: Any) -> bool:
         if value is SKIP:
             self.counters.filtered += 1
-            self.run.end(envelope, "filtered", self._trace)
+            self.run.end(envelope, "filtered", self._trace, stage=self.index)
             return False
         envelope.value = value
         self.counters.emitted += 1
@@ -326,7 +326,7 @@ class Step:
 
     def _count_failed(self, envelope: Envelope, failure: StageError) -> None:
         self.counters.failed += 1
-        self.run.end(envelope, "failed", self._trace, failure=failure)
+        self.run.end(envelope, "failed", self._trace, stage=self.index, failure=failure)
 
 
 class Chain:
@@ -334,22 +334,44 @@ class Chain:
     or in serial mode all of them. Used by one thread at a time.
 
     Attributes:
-        position: index in ``steps`` of the stage that is working, for naming a stuck one.
-        expands: there is a generator among them, so items are processed by ``outputs``;
-            otherwise by ``call``.
+        position: index in ``steps`` of the stage that is working, for naming a stuck one; when
+            ``outputs`` has just given out something, of the stage that it comes from.
+        expands: items are processed by ``outputs``, since there is a generator among the stages
+            or they branch; otherwise by ``call``.
+        branches: the stages do not simply follow one another.
         plain: every stage with its position, when none is a generator or needs a clock, so
             that a caller may run them in a loop of its own and report what deviates to
             ``after``; else None.
     """
 
-    def __init__(self, run: Run, steps: Sequence[Step]) -> None:
+    def __init__(self, run: Run, steps: Sequence[Step], trace: Trace | None = None) -> None:
         self.steps = tuple(steps)
         self.position = 0
-        self.expands = any(step.expands for step in steps)
-        self.plain: tuple[tuple[int, Callable[[Any], Any]], ...] | None = None
-        if not any(step.expands or step.watched for step in steps):
-            self.plain = tuple(enumerate(step.stage for step in steps))
         self._run = run
+        self._trace = trace
+        self._first = steps[0].index if steps else 0
+        # Copies of the item in hand that wait for their stage, by its position. Changed by the
+        # worker; when that is stuck, emptied by the closer.
+        self._waiting: dict[int, Envelope] = {}
+        self._in_hand: Envelope | None = None  # where the stages branch
+        graph = run.plan.graph
+        own = range(self._first, self._first + len(steps))
+        self._followers = [
+            (
+                [each - self._first for each in graph.followers[stage] if each in own],
+                any(each not in own for each in graph.followers[stage]),
+            )
+            for stage in own
+        ]
+        self.branches = not all(
+            inside == ([position + 1] if position + 1 < len(steps) else [])
+            and leaves == (position + 1 == len(steps))
+            for position, (inside, leaves) in enumerate(self._followers)
+        )
+        self.expands = self.branches or any(step.expands for step in steps)
+        self.plain: tuple[tuple[int, Callable[[Any], Any]], ...] | None = None
+        if not self.expands and not any(step.watched for step in steps):
+            self.plain = tuple(enumerate(step.stage for step in steps))
         self.call: Callable[[Envelope], bool] = steps[0].call if len(steps) == 1 else self._call_all
 
     def _call_all(self, envelope: Envelope) -> bool:
@@ -384,10 +406,25 @@ class Chain:
                 return
         elif not step.hand_on(envelope, envelope.value):
             return
-        yield from self.outputs(envelope, position + 1)
+        yield from self._onward(envelope, position)
 
-    def outputs(self, envelope: Envelope, first: int = 0) -> Iterator[Envelope]:
+    def outputs(self, envelope: Envelope) -> Iterator[Envelope]:
         """Everything that comes of one item, as soon as it is made."""
+        if not self.branches:
+            yield from self._pass_through(envelope, 0)
+            return
+        self._waiting[0] = envelope
+        yield from self._walk(0)
+
+    def _onward(self, envelope: Envelope, position: int) -> Iterator[Envelope]:
+        """What comes of an item that has left the stage at this position."""
+        if self.branches:
+            yield from self._hand_out(envelope, position)
+            yield from self._walk(position + 1)
+        else:
+            yield from self._pass_through(envelope, position + 1)
+
+    def _pass_through(self, envelope: Envelope, first: int) -> Iterator[Envelope]:
         for position in range(first, len(self.steps)):
             step = self.steps[position]
             if envelope.seq < self._run.floor:
@@ -395,20 +432,86 @@ class Chain:
                 return
             self.position = position
             if step.expands:
-                children = step.expand(envelope)
-                try:
-                    for child in children:
-                        yield from self.outputs(child, position + 1)
-                        self.position = position
-                except GeneratorExit:
-                    children.close()
-                    raise
-                except BaseException as error:  # a later stage: the generator is to end too
-                    children.throw(error)
+                yield from self._expand(step, envelope, position)
                 return
             if not step.call(envelope):
                 return
         yield envelope
+
+    def _expand(self, step: Step, envelope: Envelope, position: int) -> Iterator[Envelope]:
+        children = step.expand(envelope)
+        try:
+            for child in children:
+                yield from self._onward(child, position)
+                self.position = position
+        except GeneratorExit:
+            children.close()
+            raise
+        except BaseException as error:  # a later stage: the generator is to end too
+            children.throw(error)
+
+    def _walk(self, first: int) -> Iterator[Envelope]:
+        """Call the stages from this position on, each with the copy that waits for it.
+
+        In the order of the plan, so that each finds the outputs of those that feed it.
+        """
+        waiting = self._waiting
+        try:
+            for position in range(first, len(self.steps)):
+                envelope = waiting.pop(position, None)
+                if envelope is None:
+                    continue
+                step = self.steps[position]
+                if envelope.seq < self._run.floor:
+                    step.discard(envelope)
+                    continue
+                self.position = position
+                if step.expands:  # every item passes it, so nothing else waits
+                    yield from self._expand(step, envelope, position)
+                    return
+                self._in_hand = envelope
+                handed_on = step.call(envelope)
+                self._in_hand = None
+                if handed_on:
+                    yield from self._hand_out(envelope, position)
+        except BaseException as error:  # the rest of this item is not worked on any more
+            why = "reader left" if isinstance(error, GeneratorExit) else ANOTHER_BRANCH
+            self._lose_waiting(why)
+            raise
+
+    def _hand_out(self, envelope: Envelope, position: int) -> Iterator[Envelope]:
+        """Give what a stage has made to its followers here, and give it out for all others."""
+        followers, leaves = self._followers[position]
+        targets: list[int | None] = [*followers, None] if leaves else [*followers]
+        copies = envelope.copies(len(targets)) if len(targets) > 1 else [envelope]
+        given_out: Envelope | None = None
+        for target, copy in zip(targets, copies, strict=True):
+            if target is None:
+                given_out = copy
+            elif self._run.arrive(self._first + target, self._first + position, copy, self._trace):
+                self._waiting[target] = copy
+        if given_out is not None:
+            yield given_out
+
+    def abandon(self, item: Envelope | None) -> None:
+        """The closer leaves the worker behind: end its copies of an item in several branches.
+        An item that is not is counted by the ledger itself.
+
+        Args:
+            item: what the worker has in hand, as far as the closer knows.
+        """
+        self._lose_waiting("abandoned")
+        copy = self._in_hand or item
+        if copy is not None and copy.branches is not None:
+            stage = self._first + self.position
+            self._run.end(copy, "dropped", None, stage=stage, reason="abandoned")
+
+    def _lose_waiting(self, reason: str) -> None:
+        """End the copies that wait for a stage which is not called any more."""
+        while self._waiting:
+            position, envelope = self._waiting.popitem()
+            why = self._run.reason if envelope.seq < self._run.floor else reason
+            self._run.lose(envelope, self._first + position, self._trace, why)
 
 
 def cleanup_all(instances: Sequence[Instance]) -> list[BaseException]:

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter_ns, time
 from typing import TYPE_CHECKING, Any
 
+from ._branches import Branches, End
 from ._errors import PipelineTerminated, StageError
 from ._ledger import Bin, Ledger
 from ._observer import Observer, Recorder, RunInfo, Trace
@@ -26,6 +27,9 @@ logger = logging.getLogger("PyStream")
 
 ENDED = float("inf")  # a floor that every item lies below
 
+ANOTHER_BRANCH = "another branch failed"
+"""Why a copy of an item is dropped when the worker that has it stops because of another one."""
+
 
 class Envelope:
     """One item on its way: the user's value and what PyStream has to know about it.
@@ -36,10 +40,21 @@ class Envelope:
         sub: number among the items spawned from the same one, 0 for an admitted item.
         admitted_ns, queued_ns: clock readings, only when someone needs them.
         reply: who waits for this very item's result; None for an item of the stream.
+        branches: what it has in common with the other copies of its item; None for an item
+            that has never been in several branches.
         wanted: asked once more when there is room; False lets the offer go.
     """
 
-    __slots__ = ("admitted_ns", "queued_ns", "reply", "seq", "sub", "value", "wanted")
+    __slots__ = (
+        "admitted_ns",
+        "branches",
+        "queued_ns",
+        "reply",
+        "seq",
+        "sub",
+        "value",
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -56,7 +71,22 @@ class Envelope:
         self.admitted_ns = 0
         self.queued_ns = 0
         self.reply = reply
+        self.branches: Branches | None = None
         self.wanted = wanted
+
+    def copies(self, count: int) -> list[Envelope]:
+        """This envelope and so many more that it takes to go to ``count`` followers."""
+        if self.branches is None:
+            self.branches = Branches(count)
+        else:
+            self.branches.split(count - 1)
+        copies = [self]
+        for _ in range(count - 1):
+            copy = Envelope(self.value, self.seq, self.sub, reply=self.reply)
+            copy.admitted_ns, copy.queued_ns = self.admitted_ns, self.queued_ns
+            copy.branches = self.branches
+            copies.append(copy)
+        return copies
 
 
 class Reply:
@@ -120,7 +150,7 @@ class Run:
         self.plan = plan
         self.instances = tuple(instances)
         self.output = output
-        self.ledger = Ledger(plan.paths)
+        self.ledger = Ledger(plan.paths, plan.graph.feeders)
         self.report = LossReport()
         self.recorder = Recorder(observers, self.ledger.snapshot) if observers else None
         self.front_trace = self.recorder.trace() if self.recorder else None
@@ -136,6 +166,7 @@ class Run:
         self.info = RunInfo(
             id=uuid.uuid4().hex,
             stages=tuple(spec.path for spec in plan.stages),
+            feeders=plan.graph.feeders,
             workers=tuple(plan.workers(segment) for segment in plan.segments for _ in segment),
             executor=executor,
             started_ns=perf_counter_ns(),
@@ -173,6 +204,40 @@ class Run:
             f"parallelize() to start afresh"
         )
 
+    # -- branches ----------------------------------------------------------------------
+
+    def arrive(self, index: int, feeder: int, envelope: Envelope, trace: Trace | None) -> bool:
+        """An output comes to a follower of the stage that gave it out. One call at a time for
+        each follower.
+
+        Args:
+            index: of the follower; the number of stages means the output.
+            feeder: the stage that gave it out.
+
+        Returns:
+            whether the follower can have it: False while it waits there for other outputs of
+            the same item. ``envelope`` then holds all of them together.
+        """
+        gathered = self.plan.graph.gathered(index)
+        if gathered is None:
+            return True
+        join = self.ledger.joins[index]
+        branches = envelope.branches
+        assert branches is not None  # a join has several feeders, so the item was in branches
+        needed = len(join.arrived)
+        outputs, ended = branches.arrive(index, feeder, envelope.value, needed)
+        join.arrived[feeder] += 1
+        if outputs is not None:
+            join.completed += 1
+            envelope.value = gathered.compose(outputs)
+            return True
+        envelope.value = None
+        if ended is not None:
+            last = (ended.bin, ended.reason)
+            self.ledger.end_copy(ended.bin, ended.reason, counted=False, last=last)
+            self._end_item(envelope, ended.bin, trace, SKIP, ended.failure)
+        return False
+
     # -- the end of an item ------------------------------------------------------------
 
     def end(
@@ -181,16 +246,45 @@ class Run:
         bin_: Bin,
         trace: Trace | None,
         *,
+        stage: int,
+        reason: str = "",
         value: Any = SKIP,
         failure: StageError | None = None,
+        counted: bool = True,
     ) -> None:
         """The one function that ends items. The bin has been counted by the caller.
 
+        A copy of an item in several branches ends here, too; its item when no copy is left.
+
         Args:
             trace: where this thread records; None when nobody observes.
+            stage: index of the stage that ended it, or in front of which it was lost.
+            reason: why it was dropped.
             value: the result, for whoever waits for this very item.
             failure: why it failed, for the same.
+            counted: False when no stage has counted it, since it counts as unjoined.
         """
+        if envelope.branches is not None and bin_ != "completed":
+            envelope.value = None
+            weight = 0
+            if bin_ == "dropped" and reason != "overflow":
+                weight = 2 if reason == ANOTHER_BRANCH else 1
+            ended = envelope.branches.end(End(weight, stage, bin_, reason, failure))
+            last = None if ended is None else (ended.bin, ended.reason)
+            self.ledger.end_copy(bin_, reason, counted=counted, last=last)
+            if ended is None:
+                return
+            bin_, failure = ended.bin, ended.failure
+        self._end_item(envelope, bin_, trace, value, failure)
+
+    def _end_item(
+        self,
+        envelope: Envelope,
+        bin_: Bin,
+        trace: Trace | None,
+        value: Any,
+        failure: StageError | None,
+    ) -> None:
         if envelope.reply is not None:
             stopped = bin_ == "dropped" and self.halted
             envelope.reply.settle(value, self.refusal() if stopped else failure)
@@ -210,7 +304,22 @@ class Run:
         if reason:
             path = self.ledger.paths[stage] if stage < len(self.ledger.paths) else "output"
             self.report.note(f"{path}: dropped ({why})")
-        self.end(envelope, "dropped", trace)
+        self.end(envelope, "dropped", trace, stage=stage, reason=why)
+
+    def lose_behind(
+        self, envelope: Envelope, stage: int, trace: Trace | None, reason: str = ""
+    ) -> None:
+        """End an item that a stage has given out and that none of its followers gets."""
+        followers = self.plan.graph.followers[stage]
+        copies = envelope.copies(len(followers)) if len(followers) > 1 else [envelope]
+        for follower, copy in zip(followers, copies, strict=True):
+            join = self.ledger.joins.get(follower)
+            if join is None:
+                self.lose(copy, follower, trace, reason)
+                continue
+            join.arrived[stage] += 1  # it counts as unjoined there
+            why = reason or self.reason
+            self.end(copy, "dropped", trace, stage=follower, reason=why, counted=False)
 
     # -- stopping ----------------------------------------------------------------------
 

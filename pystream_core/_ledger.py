@@ -8,7 +8,11 @@ The law, for the whole pipeline::
 and for each stage, when nothing is in flight::
 
     received + spawned = emitted + filtered + expanded + absorbed + dropped + expired + failed
-    received           = emitted by the stage before - lost in the channel between
+    received           = emitted by a stage that feeds it - unjoined - lost before it
+
+An item in several branches at once is one item: each branch counts what it did with its copy
+of it, the totals count the item once, in the bin of the copy that ended first in the order of
+the plan.
 
 Who writes what: each Counters object belongs to one worker and only it adds to it; a
 channel's losses are added under the lock of its sending end, or by the closer when the
@@ -23,11 +27,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from ._errors import counted
 
 Bin = Literal["completed", "filtered", "expanded", "absorbed", "dropped", "expired", "failed"]
+
+Feeders: TypeAlias = Sequence[Sequence[int]]
+"""The stages that feed each stage and, behind the last one, the output; none for the input."""
 
 _OWN_BINS = ("filtered", "expanded", "absorbed", "expired", "failed")
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -64,6 +71,20 @@ class Counters:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
 
+class JoinCounters:
+    """How many outputs have come to a join, and how many times all of one item were there.
+
+    ``arrived`` of a feeder is written by whoever sends for that feeder, ``completed`` by one
+    sender at a time.
+    """
+
+    __slots__ = ("arrived", "completed")
+
+    def __init__(self, feeders: Sequence[int]) -> None:
+        self.arrived = dict.fromkeys(feeders, 0)
+        self.completed = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageStatistics:
     """What one stage did with its items. All figures are numbers of items.
@@ -80,6 +101,8 @@ class StageStatistics:
         failed: it raised.
         dropped: lost while the stage had them in hand, by reason.
         lost_before: lost in the channel in front of the stage, by reason.
+        unjoined: of a stage that joins several: outputs that wait for the others of their
+            item, or whose item has ended in another branch, by the path of who gave them.
     """
 
     path: str
@@ -93,6 +116,7 @@ class StageStatistics:
     failed: int = 0
     dropped: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     lost_before: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    unjoined: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
 
     @property
     def in_hand(self) -> int:
@@ -117,7 +141,9 @@ class Statistics:
         in_flight: admitted or spawned and not yet ended.
         rejected: offers that the front refused in time; no stage saw them.
         superseded: completed results that a newer one replaced before they were read.
-        stages: the same per stage, in the order of the plan.
+        unjoined: of a plan that ends in several stages: see StageStatistics.
+        stages: the same per stage, in the order of the plan. A stage in a branch counts its
+            own copies of the items, so their sum may be larger than the figures above.
     """
 
     admitted: int = 0
@@ -132,6 +158,7 @@ class Statistics:
     in_flight: int = 0
     rejected: int = 0
     superseded: int = 0
+    unjoined: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     stages: Sequence[StageStatistics] = ()
 
     @property
@@ -180,10 +207,18 @@ class Ledger:
 
     Args:
         paths: the full paths of the run's stages, in the order of the plan.
+        feeders: which stages feed each of them and the output; by default each the next one.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], feeders: Feeders | None = None) -> None:
         self.paths = tuple(paths)
+        self._feeders = feeders if feeders is not None else _in_a_row(len(paths))
+        # Their places do not change; for the figures in them see JoinCounters.
+        self.joins = {
+            index: JoinCounters(sources)
+            for index, sources in enumerate(self._feeders)
+            if len(sources) > 1
+        }
         self.admitted = 0  # written under the executor's front lock
         self.completed = 0  # written by the output, one call at a time
         self.streamed = 0  # completed as well; written by the output, for a stream's reader
@@ -192,9 +227,13 @@ class Ledger:
         self.superseded = 0  # written under the output's lock
         self._forfeited = 0  # streamed, but the reader never took them
         self._rejected = 0
-        self._lock = threading.Lock()  # guards the two and growing _workers; held briefly
+        # guards the two, growing _workers, and _doubled; held briefly
+        self._lock = threading.Lock()
         self._workers: list[list[Counters]] = [[] for _ in paths]
         self._lost_before: list[dict[str, int]] = [{} for _ in range(len(paths) + 1)]
+        # Ends of copies that the stages have counted, less the ends of their items: what the
+        # sum over the stages is too large by.
+        self._doubled: Counter[tuple[str, str]] = Counter()
         self._final: Statistics | None = None
 
     def counters(self, stage: int) -> Counters:
@@ -231,6 +270,23 @@ class Ledger:
             self._forfeited += 1
         self.lose(len(self.paths), "reader left")
 
+    def end_copy(
+        self, bin_: Bin, reason: str, *, counted: bool, last: tuple[Bin, str] | None
+    ) -> None:
+        """One copy of an item in several branches has ended.
+
+        Args:
+            bin_, reason: how.
+            counted: a stage or its channel has counted that; False: it was lost where it counts
+                as unjoined.
+            last: the bin and reason of its item, when that has ended with it.
+        """
+        with self._lock:
+            if counted:
+                self._doubled[bin_, reason] += 1
+            if last is not None:
+                self._doubled[last] -= 1
+
     def snapshot(self) -> Statistics:
         """The figures of this moment; ``in_flight`` is derived from the others."""
         if self._final is not None:
@@ -251,25 +307,35 @@ class Ledger:
         and nothing was lost; call it at a quiet moment only."""
         statistics = self.snapshot()
         wrong = []
-        arrived = statistics.admitted
-        for stage in statistics.stages:
+        for index, stage in enumerate(statistics.stages):
             lost = sum(stage.lost_before.values())
-            if stage.received != arrived - lost:
-                wrong.append(
-                    f"{stage.path}: received {stage.received}, but {arrived} were sent to it "
-                    f"and {lost} lost on the way"
-                )
+            for sent in self._sent(index, statistics, stage.unjoined):
+                if stage.received != sent - lost:
+                    wrong.append(
+                        f"{stage.path}: received {stage.received}, but {sent} were sent to it "
+                        f"and {lost} lost on the way"
+                    )
             if stage.in_hand:
                 without = counted(stage.in_hand, "item has", "items have")
                 wrong.append(f"{stage.path}: {without} no bin")
-            arrived = stage.emitted
         lost = sum(self._lost_before[-1].values())
-        if statistics.completed != arrived - lost:
-            wrong.append(
-                f"output: completed {statistics.completed}, but {arrived} were sent to it "
-                f"and {lost} lost on the way"
-            )
+        for sent in self._sent(len(self.paths), statistics, statistics.unjoined):
+            if statistics.completed != sent - lost:
+                wrong.append(
+                    f"output: completed {statistics.completed}, but {sent} were sent to it "
+                    f"and {lost} lost on the way"
+                )
         return wrong
+
+    def _sent(self, index: int, statistics: Statistics, unjoined: Mapping[str, int]) -> list[int]:
+        """How many items came to a stage, or the output, from each of those that feed it."""
+        feeders = self._feeders[index]
+        if not feeders:
+            return [statistics.admitted]
+        return [
+            statistics.stages[feeder].emitted - unjoined.get(self.paths[feeder], 0)
+            for feeder in feeders
+        ]
 
     def _stages(self) -> tuple[StageStatistics, ...]:
         with self._lock:
@@ -277,20 +343,35 @@ class Ledger:
             lost = [dict(reasons) for reasons in self._lost_before]
         passed = self.passed
         return tuple(
-            _sum(path, counters, before, passed)
-            for path, counters, before in zip(self.paths, workers, lost, strict=False)
+            _sum(path, counters, before, passed, self._unjoined(index))
+            for index, (path, counters, before) in enumerate(
+                zip(self.paths, workers, lost, strict=False)
+            )
         )
+
+    def _unjoined(self, index: int) -> Mapping[str, int]:
+        join = self.joins.get(index)
+        if join is None:
+            return _NOTHING
+        completed = join.completed
+        left = {self.paths[feeder]: count - completed for feeder, count in join.arrived.items()}
+        return MappingProxyType({path: count for path, count in left.items() if count > 0})
 
     def _totals(self, stages: tuple[StageStatistics, ...]) -> Statistics:
         dropped: Counter[str] = Counter()
         for stage in stages:
             dropped.update(stage.dropped)
             dropped.update(stage.lost_before)
-        with self._lock:
-            dropped.update(self._lost_before[-1])
         totals = {
             name: sum(getattr(stage, name) for stage in stages) for name in ("spawned", *_OWN_BINS)
         }
+        with self._lock:
+            dropped.update(self._lost_before[-1])
+            for (bin_, reason), count in self._doubled.items():
+                if bin_ == "dropped":
+                    dropped[reason] -= count
+                else:
+                    totals[bin_] -= count
         # Ends are read before admissions, so that a snapshot never shows more ends than
         # admitted items, whatever runs meanwhile.
         completed = self.completed + self.streamed - self._forfeited + self.passed
@@ -299,17 +380,22 @@ class Ledger:
         return Statistics(
             admitted=admitted,
             completed=completed,
-            dropped=MappingProxyType(dict(dropped)),
+            dropped=MappingProxyType({why: count for why, count in dropped.items() if count}),
             in_flight=max(0, admitted + totals["spawned"] - ended),
             rejected=self._rejected,
             superseded=self.superseded,
+            unjoined=self._unjoined(len(self.paths)),
             stages=stages,
             **totals,
         )
 
 
 def _sum(
-    path: str, workers: tuple[Counters, ...], lost_before: dict[str, int], passed: int
+    path: str,
+    workers: tuple[Counters, ...],
+    lost_before: dict[str, int],
+    passed: int,
+    unjoined: Mapping[str, int],
 ) -> StageStatistics:
     dropped: Counter[str] = Counter()
     for counters in workers:
@@ -325,6 +411,7 @@ def _sum(
         path=path,
         dropped=MappingProxyType(dict(dropped)),
         lost_before=MappingProxyType(lost_before),
+        unjoined=unjoined,
         **figures,
     )
 
@@ -335,3 +422,7 @@ def _with_abandoned(stage: StageStatistics) -> StageStatistics:
     dropped = Counter(stage.dropped)
     dropped["abandoned"] += stage.in_hand
     return replace(stage, dropped=MappingProxyType(dict(dropped)))
+
+
+def _in_a_row(stages: int) -> Feeders:
+    return [(index - 1,) if index else () for index in range(stages + 1)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._errors import PipelineBusy, PlanError, StageError, describe_error
-from ._plan import Retry, StageSpec, flushes
+from ._plan import StageSpec, check_kind, check_place, flushes
 from ._stage import CallKind, Stage, call_kind
 
 logger = logging.getLogger("PyStream")
@@ -203,13 +203,14 @@ def _checked(stage: Any, spec: StageSpec) -> Callable[[Any], Any]:
         return stage  # type: ignore[no-any-return]  # checked by add()
     if not callable(stage):
         raise PlanError(f"its factory returned {type(stage).__name__}, which cannot be called")
-    kind = call_kind(stage)
-    if kind in ("coroutine", "async generator") or flushes(stage):
+    kind, batching = call_kind(stage), flushes(stage)
+    if kind == "async generator":
         raise PlanError(
-            "its factory returned a coroutine or batching stage, which this version does not run"
+            "its factory returned an async generator function, which cannot be a stage: use a "
+            "plain generator"
         )
-    if kind == "generator" and isinstance(spec.options.on_error, Retry):
-        raise PlanError("its factory returned a generator stage, which cannot be retried")
+    check_kind("that its factory returned", spec.options, kind, batching=batching)
+    check_place(spec, kind, batching=batching)
     if isinstance(stage, Stage) and not stage.name:
         try:
             stage.name = stage._given_name = spec.path[-1]

@@ -42,6 +42,8 @@ class RunInfo:
         stages: the path of every leaf stage, as a tuple of names from the main pipeline
             down; records name stages by their index here.
         workers: number of workers of each stage, in the same order.
+        feeders: the indexes of the stages that feed each stage and, behind the last one, the
+            output; none for what takes the pipeline's input. Empty: each feeds the next one.
         executor: name of the executor.
         started_ns: ``time.perf_counter_ns()`` at the start; all record times compare to it.
         started_at: wall clock at the start, seconds since the epoch; a label only.
@@ -53,6 +55,7 @@ class RunInfo:
     executor: str
     started_ns: int
     started_at: float
+    feeders: tuple[tuple[int, ...], ...] = ()
 
 
 class Observer:

@@ -97,7 +97,8 @@ class Output:
             return
         if envelope.reply is not None:
             run.ledger.completed += 1
-            run.end(envelope, "completed", self._trace, value=envelope.value)
+            stages = len(run.plan.stages)
+            run.end(envelope, "completed", self._trace, stage=stages, value=envelope.value)
             return
         if self._trace is not None:
             ended = perf_counter_ns()
@@ -109,8 +110,9 @@ class Output:
             except ChannelClosed:
                 if envelope.seq < run.floor or stream.left:
                     why = run.reason if envelope.seq < run.floor else "reader left"
-                    run.ledger.lose(len(run.plan.stages), why)
-                    run.end(envelope, "dropped", None)
+                    stages = len(run.plan.stages)
+                    run.ledger.lose(stages, why)
+                    run.end(envelope, "dropped", None, stage=stages, reason=why)
                     return
             else:
                 run.ledger.streamed += 1  # before the reader, or a sweep, can have it

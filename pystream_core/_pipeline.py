@@ -181,7 +181,7 @@ class Pipeline:
                 on_error=on_error,
                 max_age=max_age,
                 placement=placement,
-                after=None if after is None else (str(after),),  # refused there in any case
+                after=_names(after),
             )
         except PlanError as error:
             raise PlanError(f"stage {label_of(stage, name, own)}: {error}") from None
@@ -761,6 +761,15 @@ def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise PlanError(f"{name} must be True or False, not {safe_repr(value)}")
     return value
+
+
+def _names(after: object) -> tuple[Any, ...] | None:
+    """``after`` as names; what is in it is checked with the other options."""
+    if after is None:
+        return None
+    if isinstance(after, str) or not isinstance(after, Iterable):
+        return (after,)
+    return tuple(after)
 
 
 def _seconds(name: str, value: object) -> float:

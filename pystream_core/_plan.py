@@ -2,17 +2,19 @@
 
 A :class:`Description` is what the user builds with ``add``; a :class:`Plan` its frozen,
 checked form that an executor moves items through. Nested pipelines are opened up: a plan
-lists leaf stages only, and its ``segments`` say which of them one worker runs back to back.
+lists leaf stages only, its ``graph`` says which of them feeds which, and its ``segments`` which
+of them one worker runs back to back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from ._errors import DuplicateStageName, InvalidStageName, PlanError, StageError, safe_repr
+from ._graph import Feed, Gathered, Graph, arrange
 from ._stage import CallKind, Stage, StageFactory, call_kind
 
 MAIN_PIPELINE_NAME: Final = "MainPipeline"
@@ -72,7 +74,7 @@ class StageOptions:
     on_error: ErrorPolicy = "stop"
     max_age: float | None = None
     placement: str | None = None
-    after: tuple[str, ...] | None = None  # its place is kept; refused until it is built
+    after: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not _is_int(self.workers) or self.workers < 1:
@@ -120,10 +122,7 @@ class StageOptions:
                 f"placement must be the name of one, or None, not {safe_repr(self.placement)}"
             )
         if self.after is not None:
-            raise PlanError(
-                "after= is not available in this version: stages run in the order in which "
-                "they were added. Remove it, or nest a pipeline with as_stage()"
-            )
+            _check_after(self.after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +135,9 @@ class StageSpec:
         kind: how its calls behave.
         shared: ``make`` gives the same object every time.
         options: the checked options of its ``add``.
-        batching: it has a ``flush()``; its place is kept, refused until it is built.
+        batching: it has a ``flush()``: what it takes in it gives out in other items.
+        around: the stages from which items get past this one, as text; when there are any,
+            it must give one item for one.
     """
 
     path: tuple[str, ...]
@@ -145,6 +146,7 @@ class StageSpec:
     shared: bool = False
     options: StageOptions = field(default_factory=StageOptions)
     batching: bool = False
+    around: str = ""
 
     @property
     def name(self) -> str:
@@ -162,13 +164,15 @@ class Plan:
     """A frozen, checked pipeline.
 
     Attributes:
-        stages: the leaf stages in the order in which items pass them.
+        stages: the leaf stages, each behind those that feed it.
+        graph: which of them feeds which.
         segments: ranges of stage indexes that one worker runs back to back. A serial
             pipeline nested in a parallel one is one segment; any other stage its own.
         mode: what the pipeline was turned into.
     """
 
     stages: tuple[StageSpec, ...]
+    graph: Graph
     segments: tuple[range, ...]
     mode: Mode
 
@@ -240,62 +244,132 @@ class Description:
             )
         return name
 
-    def leaves(
-        self, above: tuple[str, ...] = (MAIN_PIPELINE_NAME,), outer: StageOptions | None = None
-    ) -> Iterator[tuple[StageSpec, Entry, tuple[Description, ...]]]:
-        """Every leaf stage with its entry and the nested descriptions it stands in."""
-        for position, entry in enumerate(self.entries):
-            options = entry.options
-            path = (*above, entry.name)
-            if outer is not None:
-                options = _inherit(options, outer, first=position == 0)
-            if entry.child is not None:
-                for spec, leaf, inside in entry.child.leaves(path, options):
-                    yield spec, leaf, (entry.child, *inside)
-            elif entry.spec is not None:  # pragma: no branch - an entry has one of the two
-                yield replace(entry.spec, path=path, options=options), entry, ()
-
     def plan(self) -> tuple[Plan, tuple[Any, ...]]:
         """The frozen plan and, in the same order, what was kept beside each leaf stage.
 
         Raises:
+            PlanError: the stages do not fit together.
             DuplicateStageName: two full paths are the same text.
         """
         mode = self.mode or "serial"
+        laid = _Laid()
+        result = self._lay(laid, (MAIN_PIPELINE_NAME,), None, None, ())
+        graph = Graph(tuple(each.feed for each in laid.leaves), result)
         stages: list[StageSpec] = []
-        keepers: list[Any] = []
         segments: list[range] = []
         block: Description | None = None
-        for spec, entry, inside in self.leaves():
-            serial = next((one for one in inside if one.mode == "serial"), None)
+        for index, leaf in enumerate(laid.leaves):
+            serial = next((one for one in leaf.inside if one.mode == "serial"), None)
             if mode == "serial":
                 serial = self
+            spec = leaf.spec
             if serial is not None:  # also one that is alone in its pipeline
                 spec = replace(spec, options=replace(spec.options, workers=1))
-            index = len(stages)
             stages.append(spec)
-            keepers.append(entry.keeper)
             if serial is not None and serial is block:
                 segments[-1] = range(segments[-1].start, index + 1)
             else:
                 segments.append(range(index, index + 1))
             block = serial
         _check_paths(stages)
-        self._check_objects()
-        return Plan(stages=tuple(stages), segments=tuple(segments), mode=mode), tuple(keepers)
+        laid.check_objects()
+        for index, spec in enumerate(stages):
+            around = ", ".join(repr(stages[one].name) for one in graph.around(index))
+            stages[index] = replace(spec, around=around)
+            check_place(stages[index], spec.kind, batching=spec.batching)
+        plan = Plan(stages=tuple(stages), graph=graph, segments=tuple(segments), mode=mode)
+        return plan, tuple(leaf.entry.keeper for leaf in laid.leaves)
 
-    def _check_objects(self) -> None:
+    def _lay(
+        self,
+        laid: _Laid,
+        above: tuple[str, ...],
+        outer: StageOptions | None,
+        fed: Feed,
+        inside: tuple[Description, ...],
+    ) -> Feed:
+        """List the leaf stages behind one another, nested pipelines opened up.
+
+        Args:
+            fed: what feeds this pipeline.
+
+        Returns:
+            what this pipeline gives out.
+        """
+        entries = {entry.name: entry for entry in self.entries}
+        arranged = arrange({name: entry.options.after for name, entry in entries.items()})
+        outputs: dict[str, Feed] = {}
+        empty: set[str] = set()  # pipelines without stages, which pass on what feeds them
+        for name, feeders in arranged.items():
+            entry = entries[name]
+            options, path = entry.options, (*above, name)
+            if outer is not None:
+                options = _inherit(options, outer, first=not feeders)
+            if len(feeders) > 1:
+                _refuse_empty(feeders, empty, f"stage {name!r}")
+                feed: Feed = Gathered(tuple(outputs[each] for each in feeders))
+            else:
+                feed = outputs[feeders[0]] if feeders else fed
+            if entry.child is not None:
+                nested = (*inside, entry.child)
+                outputs[name] = entry.child._lay(laid, path, options, feed, nested)
+                if outputs[name] == feed:
+                    empty.add(name)
+            elif entry.spec is not None:  # pragma: no branch - an entry has one of the two
+                spec = replace(entry.spec, path=path, options=options)
+                outputs[name] = laid.append(_Leaf(spec, entry, inside, feed))
+        used = {each for feeders in arranged.values() for each in feeders}
+        ends = [name for name in entries if name not in used]
+        if len(ends) > 1:
+            _refuse_empty(ends, empty, f"the result of {SEPARATOR.join(above)!r}")
+            return Gathered(tuple(outputs[name] for name in ends), tuple(ends))
+        return outputs[ends[0]] if ends else fed
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf stage of a plan while that is built, with the nested descriptions it stands in."""
+
+    spec: StageSpec
+    entry: Entry
+    inside: tuple[Description, ...]
+    feed: Feed
+
+
+class _Laid:
+    """The leaf stages of a plan while that is built."""
+
+    def __init__(self) -> None:
+        self.leaves: list[_Leaf] = []
+
+    def append(self, leaf: _Leaf) -> int:
+        """Put a leaf stage behind the others; its index."""
+        self.leaves.append(leaf)
+        return len(self.leaves) - 1
+
+    def check_objects(self) -> None:
+        """Refuse one Stage object in two places."""
         seen: dict[int, str] = {}
-        for spec, entry, _ in self.leaves():
-            if entry.stage is None:
+        for leaf in self.leaves:
+            stage, name = leaf.entry.stage, leaf.spec.name
+            if stage is None:
                 continue
-            if id(entry.stage) in seen:
+            if id(stage) in seen:
                 raise PlanError(
-                    f"one Stage object is both {seen[id(entry.stage)]!r} and {spec.name!r}: two "
-                    f"workers would share it. Add its class, factory("
-                    f"{type(entry.stage).__name__}, ...), or a second object"
+                    f"one Stage object is both {seen[id(stage)]!r} and {name!r}: two workers would "
+                    f"share it. Add its class, factory({type(stage).__name__}, ...), or a second "
+                    f"object"
                 )
-            seen[id(entry.stage)] = spec.name
+            seen[id(stage)] = name
+
+
+def _refuse_empty(names: Sequence[str], empty: set[str], where: str) -> None:
+    for name in names:
+        if name in empty:
+            raise PlanError(
+                f"{where} needs the output of {name!r}, a pipeline without stages: add a stage to "
+                f"it that passes items on, or leave it out"
+            )
 
 
 def describe(stage: Any, given: str | None, own: str) -> StageSpec:
@@ -321,21 +395,12 @@ def describe(stage: Any, given: str | None, own: str) -> StageSpec:
             )
         stage = StageFactory(stage, {})
     kind = call_kind(stage)
-    if kind == "coroutine":
-        raise PlanError(
-            f"stage {label} is a coroutine function, which this version does not run: "
-            f"wrap it, for example lambda item: asyncio.run(stage(item))"
-        )
     if kind == "async generator":
         raise PlanError(f"stage {label} is an async generator function; use a plain generator")
-    if flushes(stage):
-        raise PlanError(
-            f"stage {label} defines flush(): batching stages are not available in this "
-            f"version. Rename the method, or collect items outside of the pipeline"
-        )
+    batching = flushes(stage)
     if isinstance(stage, StageFactory):
-        return StageSpec(path=(), make=stage, kind=kind)
-    return StageSpec(path=(), make=lambda: stage, kind=kind, shared=True)
+        return StageSpec(path=(), make=stage, kind=kind, batching=batching)
+    return StageSpec(path=(), make=lambda: stage, kind=kind, batching=batching, shared=True)
 
 
 def label_of(stage: Any, given: str | None, own: str) -> str:
@@ -361,15 +426,57 @@ def check_options(stage: Any, spec: StageSpec, label: str) -> None:
         PlanError: with what to do instead.
     """
     options = spec.options
-    if options.workers > 1 and isinstance(stage, Stage):
+    if options.workers > 1 and isinstance(stage, Stage) and spec.kind != "coroutine":
         raise PlanError(
             f"stage {label!r}: one Stage object cannot serve workers={options.workers}, it would "
             f"be shared between threads. Give its class, or factory({type(stage).__name__}, ...)"
         )
-    if spec.kind == "generator" and isinstance(options.on_error, Retry):
+    check_kind(repr(label), options, spec.kind, batching=spec.batching)
+
+
+def check_kind(label: str, options: StageOptions, kind: CallKind, *, batching: bool) -> None:
+    """Refuse options that do not go with how a stage's calls behave.
+
+    Raises:
+        PlanError: with what to do instead.
+    """
+    if batching and kind == "coroutine":
         raise PlanError(
-            f"stage {label!r} is a generator: what it has given out cannot be taken back, so it "
+            f"stage {label} defines flush() and an asynchronous __call__: a batching stage is "
+            f"called in turn with its flush, so make its __call__ an ordinary method"
+        )
+    if kind == "generator" and isinstance(options.on_error, Retry):
+        raise PlanError(
+            f"stage {label} is a generator: what it has given out cannot be taken back, so it "
             f'cannot be retried. Use on_error="skip", "stop" or a callable'
+        )
+    if not batching:
+        return
+    if isinstance(options.on_error, Retry):
+        raise PlanError(
+            f"stage {label} defines flush(), so it keeps items between its calls: what it has "
+            f'taken in cannot be taken back, so it cannot be retried. Use on_error="skip", "stop" '
+            f"or a callable"
+        )
+    if options.workers > 1:
+        raise PlanError(
+            f"stage {label} defines flush(), so it keeps items between its calls: with workers="
+            f"{options.workers} each would collect items of its own. Use workers=1"
+        )
+
+
+def check_place(spec: StageSpec, kind: CallKind, *, batching: bool) -> None:
+    """Refuse a stage that changes the number of items where others find no partner.
+
+    Raises:
+        PlanError: with where to put it.
+    """
+    if spec.around and (batching or kind == "generator"):
+        what = "keeps items to give out other ones" if batching else "makes several items of one"
+        raise PlanError(
+            f"stage {spec.name!r} {what}, so it cannot stand beside other branches: items that get "
+            f"past it (from {spec.around}) would find no partner. Put it before the first branch "
+            f"or behind the last join"
         )
 
 
@@ -456,6 +563,20 @@ def _check_paths(stages: Sequence[StageSpec]) -> None:
                 f"run together): rename one of them"
             )
         seen.add(spec.name)
+
+
+def _check_after(names: tuple[object, ...]) -> None:
+    if not names:
+        raise PlanError(
+            "after must name at least one stage: the first stage that is added takes the input. "
+            "For several branches from the input begin with one that passes items on, "
+            "add(lambda item: item)"
+        )
+    for name in names:
+        if not isinstance(name, str):
+            raise PlanError(
+                f"after must be the name of a stage or a list of names, not {safe_repr(name)}"
+            )
 
 
 def _hint(stage: object) -> str:

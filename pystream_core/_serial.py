@@ -58,7 +58,9 @@ class SerialExecutor(Executor):
                 Step(run, index, instance, trace, in_caller=True)
                 for index, instance in enumerate(self._instances)
             ],
+            trace,
         )
+        self._joins = run.plan.graph.gathered(run.plan.graph.output) is not None
         self._started = True
 
     def admit(self, envelope: Envelope, timeout: float | None) -> bool:
@@ -146,7 +148,7 @@ class SerialExecutor(Executor):
                     continue
                 value = finished.value
                 run.ledger.completed += 1
-                run.end(finished, "completed", self._trace)
+                run.end(finished, "completed", self._trace, stage=len(run.plan.stages))
                 yield value
                 del value
         except GeneratorExit:
@@ -189,6 +191,7 @@ class SerialExecutor(Executor):
             elif self._turn.owner is not None:  # pragma: no branch - else it came back just now
                 stuck = self._chain.steps[position]
                 stuck.instance.leave_behind()
+                self._chain.abandon(None)
                 left = (stuck.path,)
                 instances.remove(stuck.instance)
         errors = [] if keep else self._clean_up(instances, timeout)
@@ -218,10 +221,19 @@ class SerialExecutor(Executor):
 
     def _outputs(self, envelope: Envelope) -> Iterable[Envelope]:
         if self._chain.expands:
-            return self._chain.outputs(envelope)
+            outputs = self._chain.outputs(envelope)
+            return self._joined(outputs) if self._joins else outputs
         if not self._chain.steps or self._chain.call(envelope):
             return (envelope,)
         return ()
+
+    def _joined(self, outputs: Iterable[Envelope]) -> Iterator[Envelope]:
+        """The outputs of several last stages, those of one item together."""
+        run, chain = self._run, self._chain
+        output = run.plan.graph.output
+        for envelope in outputs:
+            if run.arrive(output, chain.position, envelope, self._trace):
+                yield envelope
 
     def _take_turn(self, timeout: float | None) -> bool:
         if self._turn.mine():

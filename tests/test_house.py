@@ -14,7 +14,17 @@ CORE = ROOT / "pystream_core"
 
 FLOORS: list[list[str]] = [
     ["_errors"],
-    ["_stage", "_ledger", "_ticker", "_channel", "_report", "_options", "_installed"],
+    [
+        "_graph",
+        "_stage",
+        "_ledger",
+        "_branches",
+        "_ticker",
+        "_channel",
+        "_report",
+        "_options",
+        "_installed",
+    ],
     ["_plan"],
     ["_observer", "_placement", "_lifecycle", "_executor", "_output"],
     ["_call", "hookspecs"],

@@ -39,6 +39,7 @@ from pystream_core import (
     StageError,
 )
 
+from ._junction import Entrance
 from ._lane import Lane, Worker
 from ._mark import Mark
 
@@ -86,11 +87,13 @@ class ThreadsExecutor(Executor):
     def start(self, run: Run) -> None:
         self._run = run
         self._lanes = [Lane(run, segment) for segment in run.plan.segments]
-        for lane, following in zip(self._lanes, [*self._lanes[1:], None], strict=False):
-            if following is None:
-                lane.join_to(run.output, Mark.arrive)
-            else:
-                lane.join_to(following.put, following.channel.post)
+        output = run.plan.graph.output
+        entrances = {output: Entrance(run, output, run.output, Mark.arrive)}
+        for lane in self._lanes:
+            start = lane.segment.start
+            entrances[start] = Entrance(run, start, lane.put, lane.channel.post)
+        for lane in self._lanes:
+            lane.join_to(entrances)
         self._started = True
         if self._aborted:
             raise run.refusal()
@@ -289,6 +292,8 @@ class ThreadsExecutor(Executor):
         hand = worker.hand
         if hand is not None and hand.reply is not None:
             hand.reply.settle(None, self._abandoned(worker, hand))
+        if worker.chain is not None:
+            worker.chain.abandon(hand)
         return self._run.plan.stages[worker.lane.segment[position]].name
 
     def _abandoned(self, worker: Worker, hand: Envelope) -> StageError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
@@ -20,6 +21,7 @@ from pystream_core import (
     Step,
 )
 
+from ._junction import Entrance, fan_out
 from ._mark import STOP, Mark
 from ._order import Sequencer
 
@@ -62,13 +64,27 @@ class Lane:
         self._taking = threading.Lock()  # a ticket goes with a receive; freed by the close
         self._tickets = 0
 
-    def join_to(self, send: Callable[[Envelope], None], post: Callable[[Mark], None]) -> None:
-        """Say where results and marks go."""
-        self.send = send
-        self.post = post
+    def join_to(self, entrances: Mapping[int, Entrance]) -> None:
+        """Say where results and marks go.
+
+        Args:
+            entrances: by the stage behind it; under the number of stages that to the output.
+        """
+        followers = self.run.plan.graph.followers
+        exits = {}
+        for stage in self.segment:
+            outside = [entrances[each] for each in followers[stage] if each not in self.segment]
+            if outside:
+                exits[stage] = fan_out(outside, stage)
+        self.sends = {stage: send for stage, (send, _) in exits.items()}
+        posts = [post for _, post in exits.values()]
+        self.send = self.sends[self.segment[-1]]
+        self.post = posts[0] if len(posts) == 1 else partial(_post_to_all, posts)
         if self.size > 1:
             ordered = self.run.plan.stages[self.segment[0]].options.ordered
-            self.sequencer = Sequencer(self.channel, send, post, ordered=ordered, adapt=self.adapts)
+            self.sequencer = Sequencer(
+                self.channel, self.send, self.post, ordered=ordered, adapt=self.adapts
+            )
 
     def take(self) -> tuple[Any, int]:
         """What comes next, with its ticket; for lanes with several workers."""
@@ -96,7 +112,7 @@ class Lane:
                 left.arrive(False)
         for result in self.sequencer.sweep() if self.sequencer is not None else ():
             if isinstance(result, Envelope):
-                self.run.lose(result, self.segment.stop, self._trace)
+                self.run.lose_behind(result, self.segment[-1], self._trace)
             else:
                 result.arrive(False)
         self.channel.close()  # for a worker left behind that comes back after all
@@ -151,6 +167,11 @@ class Lane:
             self.run.lose(lost, self.segment.start, self._trace, reason)
 
 
+def _post_to_all(posts: Sequence[Callable[[Mark], None]], mark: Mark) -> None:
+    for post in posts:
+        post(mark)
+
+
 class Worker:
     """One thread of a lane and the stage instances that are its own.
 
@@ -186,7 +207,7 @@ class Worker:
                 ) from error
             self._prepared.append(instance)
             steps.append(Step(run, index, instance, trace, in_caller=False))
-        self.chain = Chain(run, steps)
+        self.chain = Chain(run, steps, trace)
         self._at = None
 
     def leave(self, *, clean_up: bool) -> list[BaseException]:
@@ -215,7 +236,8 @@ class Worker:
     def _serve_alone(self) -> None:
         lane, run, chain = self.lane, self.lane.run, self.chain
         assert chain is not None
-        channel, send = lane.channel, lane.send
+        channel = lane.channel
+        send = self._send_from_where if chain.branches else lane.send
         receive, release, call = channel.receive, channel.release, chain.call
         expands = chain.expands
         to_sample = 1 if lane.adapts else -1  # items until the next one is timed
@@ -249,6 +271,11 @@ class Worker:
             if not to_sample:
                 to_sample = channel.resize(perf_counter_ns() - started)
             release()
+
+    def _send_from_where(self, output: Envelope) -> None:
+        """Send on what has just come out of a segment that branches."""
+        assert self.chain is not None
+        self.lane.sends[self.lane.segment[self.chain.position]](output)
 
     def _serve_among_others(self, sequencer: Sequencer) -> None:
         lane, run, chain = self.lane, self.lane.run, self.chain
@@ -305,7 +332,7 @@ class Worker:
         if not sequencer.wait_turn(ticket):
             # Stopped: what follows ends at once, also an item that has not been looked at yet.
             for output in itertools.chain(ahead, outputs):
-                lane.run.lose(output, lane.segment.stop, None)
+                lane.run.lose_behind(output, lane.segment[-1], None)
             return False
         try:
             for output in ahead:
