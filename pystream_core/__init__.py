@@ -2,6 +2,7 @@
 
 from ._call import Chain as Chain, Step as Step
 from ._channel import Channel as Channel, ChannelClosed as ChannelClosed
+from ._coroutines import Call as Call, Outcome as Outcome
 from ._errors import (
     AmbiguousName as AmbiguousName,
     CleanupError as CleanupError,

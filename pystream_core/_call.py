@@ -7,12 +7,15 @@ each of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
-from ._errors import StageError, describe_error, safe_repr
-from ._executor import ANOTHER_BRANCH, Envelope, Run
+from ._coroutines import Call, Outcome
+from ._errors import PyStreamError, StageError, describe_error, safe_repr
+from ._executor import ANOTHER_BRANCH, Envelope, Reply, Run
 from ._ledger import Counters
 from ._lifecycle import Instance
 from ._observer import Trace
@@ -20,6 +23,11 @@ from ._plan import Retry
 from ._stage import SKIP
 
 logger = logging.getLogger("PyStream")
+
+
+class CalledBack(BaseException):
+    """The run was stopped while a coroutine was awaited. Internal to executors."""
+
 
 _PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)  # not failures in the caller's thread
 
@@ -37,7 +45,9 @@ class Step:
         call: process one item: True when ``envelope.value`` is now the stage's output, False
             when the item has ended here. Raises StageError under the policy ``"stop"``. Not
             for generator stages, which have ``expand``.
-        expands: the stage is a generator.
+        expands: the stage is a generator or keeps items, so it has ``expand``.
+        batches: it keeps items between its calls, so it has ``flush``.
+        waits_at_most: those may wait for a limited time only; ``due_ns`` is its end.
         watched: its calls need clock readings.
         stage: the user's callable.
     """
@@ -52,8 +62,23 @@ class Step:
         self.path = spec.name
         self.instance = instance
         self.counters: Counters = run.ledger.counters(index)
-        self.expands = instance.kind == "generator"
         self.stage = instance.stage
+        if instance.kind == "coroutine":
+            self.stage = self._await
+        self.batches = instance.batching
+        self.expands = self.batches or instance.kind == "generator"
+        self._outputs: Callable[[Any], Iterable[Any]] = self.stage
+        if self.batches and instance.kind != "generator":
+            self._outputs = self._none_or_one
+        # Of a batching stage:
+        self.due_ns = 0  # when to flush, at the latest; 0: nothing waits, or nobody asks
+        max_wait = getattr(self.stage, "max_wait", None) if self.batches else None
+        self._max_wait_ns = 0 if max_wait is None else int(max_wait * 1e9)
+        self.waits_at_most = max_wait is not None
+        self._held = 0  # items taken in since it last gave something out
+        self._fresh = False  # it has taken something in since it was last flushed
+        self._oldest_ns = 0  # when the first of the held ones was admitted
+        self._last: tuple[int, int] = (-1, 0)  # seq and number of what it gives out
         self._policy = spec.options.on_error
         self._max_age_ns = spec.max_age_ns
         self._trace = trace
@@ -102,7 +127,8 @@ class Step:
         return True
 
     def expand(self, parent: Envelope) -> Generator[Envelope, None, None]:
-        """Process one item of a generator stage: every output, as soon as it is made.
+        """Process one item of a generator or batching stage: every output, as soon as it is
+        made.
 
         Closing the iterator, or a stop between two outputs, ends the stage's generator; the
         outputs given out so far stay valid.
@@ -113,15 +139,19 @@ class Step:
         if self._expired(parent, start):
             return
         inside = 0  # nanoseconds in the stage itself, without the waits to hand on
-        sub = 0
         outputs: Any = None
         ended = False  # the parent has its bin
+        if self.batches and not self._held:
+            self._oldest_ns = parent.admitted_ns
+        if parent.seq != self._last[0] or not self.batches:
+            self._last = (parent.seq, 0)
+        made = self._last[1]
         try:
             while True:
                 begin = perf_counter_ns() if self._trace else 0
                 try:
                     if outputs is None:
-                        outputs = iter(self.stage(parent.value))
+                        outputs = iter(self._outputs(parent.value))
                     value = next(outputs)
                 except StopIteration as error:
                     if outputs is None:  # the call itself raised it: that is no end
@@ -131,8 +161,12 @@ class Step:
                             yield parent
                         return
                     inside += (perf_counter_ns() if self._trace else 0) - begin
-                    self._span(parent, start, start + inside, "expanded")
                     ended = True
+                    if self.batches:
+                        self._span(parent, start, start + inside, "absorbed")
+                        self._absorb(parent, gave_out=self._last[1] > made)
+                        return
+                    self._span(parent, start, start + inside, "expanded")
                     counters.expanded += 1
                     run.end(parent, "expanded", self._trace, stage=self.index)
                     return
@@ -145,26 +179,211 @@ class Step:
                     return
                 inside += (perf_counter_ns() if self._trace else 0) - begin
                 if value is not SKIP:
-                    child = Envelope(value, parent.seq, sub)
-                    child.admitted_ns = parent.admitted_ns
-                    child.queued_ns = perf_counter_ns() if self._trace else 0
-                    sub += 1
-                    counters.spawned += 1
-                    counters.emitted += 1
+                    since = self._oldest_ns if self.batches else parent.admitted_ns
+                    child = self._spawn(value, since)
                     del value
                     yield child
                     del child
                 if parent.seq < run.floor:
                     ended = True
-                    self.drop(parent, run.reason)
+                    self._cut_short(parent, run.reason)
                     return
         except BaseException as error:  # whoever takes the outputs wants no more of them
             if not ended:
                 why = "reader left" if isinstance(error, GeneratorExit) else "interrupted"
-                self.drop(parent, run.reason if parent.seq < run.floor else why)
+                self._cut_short(parent, run.reason if parent.seq < run.floor else why)
             raise
         finally:
             self._close_generator(outputs)
+
+    def _cut_short(self, parent: Envelope, reason: str) -> None:
+        """It has given something out already, and is asked for no more."""
+        if self.batches:
+            self._absorb(parent, gave_out=True)
+        else:
+            self.drop(parent, reason)
+
+    def _spawn(self, value: Any, admitted_ns: int) -> Envelope:
+        seq, number = self._last
+        child = Envelope(value, seq, number)
+        child.admitted_ns = admitted_ns
+        child.queued_ns = perf_counter_ns() if self._trace else 0
+        self._last = (seq, number + 1)
+        self.counters.spawned += 1
+        self.counters.emitted += 1
+        return child
+
+    # -- coroutines --------------------------------------------------------------------
+
+    def _await(self, item: Any) -> Any:
+        """Call a coroutine function and wait for what it returns.
+
+        Raises:
+            CalledBack: the run was stopped meanwhile; the coroutine has been cancelled and has
+                ended.
+        """
+        run, loop, stage = self.run, self.instance.loop, self.instance.stage
+        assert loop is not None
+        assert stage is not None
+        reply = Reply()
+        outcomes: list[Outcome] = []
+
+        def done(outcome: Outcome) -> None:
+            outcomes.append(outcome)  # Ctrl-C may come between taking the reply and keeping it
+            reply.settle(None)
+
+        run.replies.add(reply)  # before the look at halted, which a stop sets before it looks
+        try:
+            if run.halted:
+                raise CalledBack
+            call = loop.submit(lambda: stage(item), done)
+            try:
+                reply.wait()
+            except BaseException as error:  # a stop, or Ctrl-C
+                call.cancel()
+                while not outcomes:
+                    reply.answer()
+                if isinstance(error, PyStreamError):
+                    raise CalledBack from None
+                raise
+        finally:
+            run.replies.discard(reply)
+        (outcome,) = outcomes
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    def begin(self, envelope: Envelope, done: Callable[[Outcome], None]) -> Call | None:
+        """Start on an item of a coroutine stage; None when it is too old for that.
+
+        Args:
+            done: gets the outcome, for ``finish``, in the event loop's thread; must not block.
+        """
+        self.counters.received += 1
+        if self._max_age_ns is not None and self._expired(envelope, perf_counter_ns()):
+            return None
+        loop = self.instance.loop
+        assert loop is not None
+        return loop.submit(partial(self._attempt, envelope.value), done)
+
+    async def _attempt(self, item: Any) -> Any:
+        """The coroutine of one item, again and again under the policy ``Retry``."""
+        import asyncio
+
+        stage: Any = self.instance.stage
+        policy = self._policy
+        left = policy.times if isinstance(policy, Retry) else 0
+        wait = policy.backoff if isinstance(policy, Retry) else 0.0
+        while True:
+            try:
+                return await stage(item)
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                if not left:
+                    raise
+            left -= 1
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, threading.TIMEOUT_MAX)
+
+    def finish(self, envelope: Envelope, outcome: Outcome) -> bool:
+        """Take the outcome of a coroutine: True when ``envelope.value`` is now its output.
+
+        Raises:
+            StageError: it failed, under the policy ``"stop"``.
+        """
+        start, end = outcome.start_ns, outcome.end_ns
+        if envelope.seq < self.run.floor:
+            self._span(envelope, start, end, "failed" if outcome.error else "emitted")
+            self.drop(envelope, self.run.reason)
+            return False
+        if outcome.error is not None:
+            self._span(envelope, start, end, "failed")
+            return self.failed(envelope, outcome.error, retried=True)
+        self._span(envelope, start, end, "filtered" if outcome.value is SKIP else "emitted")
+        return self.hand_on(envelope, outcome.value)
+
+    # -- items that wait in the stage --------------------------------------------------
+
+    def _none_or_one(self, item: Any) -> tuple[Any, ...]:
+        value = self.stage(item)
+        return () if value is SKIP else (value,)
+
+    def _absorb(self, parent: Envelope, *, gave_out: bool) -> None:
+        self._fresh = True
+        if gave_out:
+            self._held = self.due_ns = 0
+        else:
+            self._held += 1
+            if self._held == 1 and self._max_wait_ns:
+                self.due_ns = perf_counter_ns() + self._max_wait_ns
+        self.counters.absorbed += 1
+        self.run.end(parent, "absorbed", self._trace, stage=self.index)
+
+    def flush(self) -> Generator[Envelope, None, None]:
+        """Everything that a batching stage still holds, as soon as it is made.
+
+        Raises:
+            StageError: the stage raised, under the policy ``"stop"``.
+        """
+        if not self._fresh:
+            return
+        self._fresh = False
+        self.due_ns = 0
+        stage: Any = self.stage
+        outputs: Any = None
+        try:
+            while True:
+                try:
+                    if outputs is None:
+                        outputs = iter(stage.flush() or ())
+                    value = next(outputs)
+                except StopIteration as error:
+                    if outputs is None:
+                        yield from self._flush_failed(error)
+                    break
+                except BaseException as error:
+                    yield from self._flush_failed(error)
+                    break
+                if value is not SKIP:
+                    self._held = 0
+                    yield self._spawn(value, self._oldest_ns)
+                del value
+        finally:
+            self._close_generator(outputs)
+        self._held = 0  # a stage that has nothing to say about them is done with them
+
+    def _flush_failed(self, error: BaseException) -> Iterator[Envelope]:
+        """The items that waited are counted as failed; the policy decides what follows."""
+        if isinstance(error, self._passing):
+            self.lose_held("interrupted")
+            raise error
+        held, self._held = self._held, 0
+        self.counters.absorbed -= held
+        self.counters.failed += held
+        failure = StageError(
+            f"flush() of stage {self.path!r} raised with {held} item(s) waiting in it: "
+            f"{describe_error(error)}",
+            path=self.path,
+        )
+        failure.__cause__ = error
+        policy = self._policy
+        if callable(policy) and not isinstance(policy, Retry):
+            value = policy(failure)
+            if value is not SKIP:
+                yield self._spawn(value, self._oldest_ns)
+        elif policy == "skip":
+            self.run.report.note(f"{self.path}: failed, skipped", str(failure))
+        else:
+            logger.error("%s", failure, exc_info=error)
+            raise failure
+
+    def lose_held(self, reason: str) -> None:
+        """What waits in a batching stage will not come out any more: a stop without a drain."""
+        held, self._held = self._held, 0
+        if held:
+            self.counters.absorbed -= held
+            self.counters.drop(reason, held)
 
     def _close_generator(self, outputs: Any) -> None:
         """The item has its bin already, so what closing raises is logged only."""
@@ -219,17 +438,25 @@ class Step:
             )
         envelope.queued_ns = end
 
-    def failed(self, envelope: Envelope, error: BaseException) -> bool:
-        """Apply the failure policy. True: ``envelope.value`` is a replacement to hand on."""
+    def failed(self, envelope: Envelope, error: BaseException, *, retried: bool = False) -> bool:
+        """Apply the failure policy. True: ``envelope.value`` is a replacement to hand on.
+
+        Args:
+            retried: what the policy says about further calls has been done.
+        """
+        if isinstance(error, CalledBack):
+            self.drop(envelope, self.run.reason)
+            return False
         if isinstance(error, self._passing):
             self._interrupted(envelope, error)
             raise error
         policy = self._policy
         if isinstance(policy, Retry):
-            retried = self._retry(policy, envelope)
-            if isinstance(retried, bool):
-                return retried
-            error = retried or error
+            if not retried:
+                result = self._retry(policy, envelope)
+                if isinstance(result, bool):
+                    return result
+                error = result or error
             policy = policy.then
         failure = self._failure(envelope, error)
         if callable(policy):
@@ -336,8 +563,10 @@ class Chain:
     Attributes:
         position: index in ``steps`` of the stage that is working, for naming a stuck one; when
             ``outputs`` has just given out something, of the stage that it comes from.
-        expands: items are processed by ``outputs``, since there is a generator among the stages
-            or they branch; otherwise by ``call``.
+        expands: items are processed by ``outputs``, since there is a generator or batching
+            stage among the stages or they branch; otherwise by ``call``.
+        batches: there is a batching stage among them, so the chain has to be flushed.
+        timed: one of those is to be flushed when an item has waited in it for too long.
         branches: the stages do not simply follow one another.
         plain: every stage with its position, when none is a generator or needs a clock, so
             that a caller may run them in a loop of its own and report what deviates to
@@ -369,6 +598,8 @@ class Chain:
             for position, (inside, leaves) in enumerate(self._followers)
         )
         self.expands = self.branches or any(step.expands for step in steps)
+        self.batches = any(step.batches for step in steps)
+        self.timed = any(step.waits_at_most for step in steps)
         self.plain: tuple[tuple[int, Callable[[Any], Any]], ...] | None = None
         if not self.expands and not any(step.watched for step in steps):
             self.plain = tuple(enumerate(step.stage for step in steps))
@@ -432,14 +663,36 @@ class Chain:
                 return
             self.position = position
             if step.expands:
-                yield from self._expand(step, envelope, position)
+                yield from self._give_out(step.expand(envelope), position)
                 return
             if not step.call(envelope):
                 return
         yield envelope
 
-    def _expand(self, step: Step, envelope: Envelope, position: int) -> Iterator[Envelope]:
-        children = step.expand(envelope)
+    def flush(self, *, overdue: bool = False) -> Iterator[Envelope]:
+        """What still waits in batching stages, brought through the stages behind them.
+
+        Args:
+            overdue: only where items have waited for longer than they may.
+        """
+        for position, step in enumerate(self.steps):
+            if step.batches and not (overdue and not 0 < step.due_ns <= perf_counter_ns()):
+                self.position = position
+                yield from self._give_out(step.flush(), position)
+
+    @property
+    def due_ns(self) -> int:
+        """When the first batching stage has to be flushed; 0: nothing waits."""
+        return min((step.due_ns for step in self.steps if step.due_ns), default=0)
+
+    def lose_held(self, reason: str) -> None:
+        """What waits in batching stages will not come out any more."""
+        for step in self.steps:
+            step.lose_held(reason)
+
+    def _give_out(
+        self, children: Generator[Envelope, None, None], position: int
+    ) -> Iterator[Envelope]:
         try:
             for child in children:
                 yield from self._onward(child, position)
@@ -467,7 +720,7 @@ class Chain:
                     continue
                 self.position = position
                 if step.expands:  # every item passes it, so nothing else waits
-                    yield from self._expand(step, envelope, position)
+                    yield from self._give_out(step.expand(envelope), position)
                     return
                 self._in_hand = envelope
                 handed_on = step.call(envelope)
@@ -493,18 +746,18 @@ class Chain:
         if given_out is not None:
             yield given_out
 
-    def abandon(self, item: Envelope | None) -> None:
+    def abandon(self, items: Sequence[Envelope] = ()) -> None:
         """The closer leaves the worker behind: end its copies of an item in several branches.
         An item that is not is counted by the ledger itself.
 
         Args:
-            item: what the worker has in hand, as far as the closer knows.
+            items: what the worker has in hand, as far as the closer knows.
         """
         self._lose_waiting("abandoned")
-        copy = self._in_hand or item
-        if copy is not None and copy.branches is not None:
-            stage = self._first + self.position
-            self._run.end(copy, "dropped", None, stage=stage, reason="abandoned")
+        for copy in items if self._in_hand is None else (self._in_hand,):
+            if copy.branches is not None:
+                stage = self._first + self.position
+                self._run.end(copy, "dropped", None, stage=stage, reason="abandoned")
 
     def _lose_waiting(self, reason: str) -> None:
         """End the copies that wait for a stage which is not called any more."""

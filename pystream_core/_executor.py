@@ -12,6 +12,7 @@ from time import perf_counter_ns, time
 from typing import TYPE_CHECKING, Any
 
 from ._branches import Branches, End
+from ._coroutines import EventLoop
 from ._errors import PipelineTerminated, StageError
 from ._ledger import Bin, Ledger
 from ._observer import Observer, Recorder, RunInfo, Trace
@@ -115,6 +116,10 @@ class Reply:
             raise failure.again() if isinstance(failure, StageError) else failure
         return value
 
+    def answer(self) -> Any:
+        """What was answered next, whether or not it was a failure. Blocks until then."""
+        return self._answers.get()[0]
+
 
 class Run:
     """One start of a plan: what an executor and its workers share.
@@ -134,6 +139,7 @@ class Run:
             block, and that is the backpressure.
         ledger: the counters.
         recorder: None when nobody observes.
+        event_loop: where coroutine stages run; it has no thread before the first one.
         clocked: whether clock readings are needed at admission.
         failure: what stopped the run, None so far.
     """
@@ -153,6 +159,7 @@ class Run:
         self.ledger = Ledger(plan.paths, plan.graph.feeders)
         self.report = LossReport()
         self.recorder = Recorder(observers, self.ledger.snapshot) if observers else None
+        self.event_loop = EventLoop()
         self.front_trace = self.recorder.trace() if self.recorder else None
         self.clocked = bool(observers) or any(spec.max_age_ns for spec in plan.stages)
         self.floor: float = 0

@@ -66,9 +66,9 @@ class Counters:
         self.failed = 0
         self.dropped: dict[str, int] = {}
 
-    def drop(self, reason: str) -> None:
-        """Count one item of this worker as dropped for ``reason``."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count items of this worker as dropped for ``reason``."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
 class JoinCounters:

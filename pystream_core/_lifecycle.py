@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from ._errors import PipelineBusy, PlanError, StageError, describe_error
+from ._coroutines import EventLoop
+from ._errors import PipelineBusy, PlanError, StageError, describe_error, safe_repr
 from ._plan import StageSpec, check_kind, check_place, flushes
 from ._stage import CallKind, Stage, call_kind
 
@@ -25,6 +27,8 @@ class Instance:
     Attributes:
         stage: the callable; None before ``prepare``.
         kind: how its calls behave.
+        batching: it keeps items between its calls.
+        loop: where its coroutines run, from its setup to its cleanup; None if it has none.
         stuck: left behind in its setup, a call or its cleanup, which has not returned.
         in_setup: its setup is running.
         tried: someone has set it up, or tried to, or cleaned it up without.
@@ -34,6 +38,8 @@ class Instance:
     def __init__(self) -> None:
         self.stage: Callable[[Any], Any] | None = None
         self.kind: CallKind = "function"
+        self.batching = False
+        self.loop: EventLoop | None = None
         self.path = ""
         self.stuck = False
         self.in_setup = False
@@ -49,10 +55,14 @@ class Instance:
         """Set up and not cleaned up yet."""
         return self._ready
 
-    def prepare(self, spec: StageSpec) -> None:
+    def prepare(self, spec: StageSpec, loop: EventLoop | None = None) -> None:
         """Make the stage and set it up, unless an earlier executor has done so.
 
         Blocks as long as the user's code does.
+
+        Args:
+            spec: what to make.
+            loop: where its coroutines are to run, if it has any.
 
         Raises:
             StageError: making it or its ``setup`` raised, or what was made is no stage.
@@ -74,8 +84,12 @@ class Instance:
             if self.stage is None:
                 self.stage = _checked(spec.make(), spec)
                 self.kind = call_kind(self.stage) if not spec.shared else spec.kind
+                self.batching = flushes(self.stage)
+            if loop is not None and _awaits(self.stage, self.kind):
+                loop.enter()
+                self.loop = loop
             if isinstance(self.stage, Stage):
-                self.stage.setup()
+                self._finish(self.stage.setup)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             self._setup_failed(spec)
             raise
@@ -89,7 +103,20 @@ class Instance:
             self.in_setup = self.stuck = False
         self._ready = True
 
+    def _finish(self, method: Callable[[], Any]) -> None:
+        """Call ``setup`` or ``cleanup``, which may be coroutine functions."""
+        if self.loop is not None and inspect.iscoroutinefunction(method):
+            self.loop.run(method)
+        else:
+            method()
+
+    def _leave_loop(self) -> None:
+        loop, self.loop = self.loop, None
+        if loop is not None:
+            loop.leave()
+
     def _setup_failed(self, spec: StageSpec) -> None:
+        self._leave_loop()
         self.stage = self.stage if spec.shared else None
         with self._lock:
             self._in_use = False
@@ -121,17 +148,19 @@ class Instance:
                 self._due = True
                 return None
             ready, self._ready = self._ready, False
-            if not ready or not isinstance(self.stage, Stage):
+            if not ready:
                 return None
             self._in_use = True
         self.raised = False
         try:
-            self.stage.cleanup()
+            if isinstance(self.stage, Stage):
+                self._finish(self.stage.cleanup)
         except BaseException as error:  # reported together, after every other cleanup
             self.raised = True
             logger.error("cleanup of stage %r raised", self.path, exc_info=error)
             return error
         finally:
+            self._leave_loop()
             with self._lock:
                 self._in_use = self.stuck = self._due = False
         return None
@@ -199,6 +228,8 @@ class Instances:
 
 
 def _checked(stage: Any, spec: StageSpec) -> Callable[[Any], Any]:
+    if flushes(stage):
+        _check_max_wait(stage)
     if spec.shared:
         return stage  # type: ignore[no-any-return]  # checked by add()
     if not callable(stage):
@@ -217,3 +248,17 @@ def _checked(stage: Any, spec: StageSpec) -> Callable[[Any], Any]:
         except AttributeError:  # the class does not let its name be set
             pass
     return stage  # type: ignore[no-any-return]
+
+
+def _awaits(stage: Any, kind: CallKind) -> bool:
+    methods = (stage.setup, stage.cleanup) if isinstance(stage, Stage) else ()
+    return kind == "coroutine" or any(map(inspect.iscoroutinefunction, methods))
+
+
+def _check_max_wait(stage: Any) -> None:
+    max_wait = getattr(stage, "max_wait", None)
+    number = isinstance(max_wait, (int, float)) and not isinstance(max_wait, bool)
+    if max_wait is not None and not (number and 0 < max_wait < threading.TIMEOUT_MAX):
+        raise PlanError(
+            f"its max_wait must be seconds above 0, or None for no limit, not {safe_repr(max_wait)}"
+        )

@@ -723,6 +723,13 @@ def _placed(spec: StageSpec, placement: str | None) -> StageSpec:
     name = spec.options.placement or placement
     if name is None:
         return spec
+    if spec.batching or spec.kind == "coroutine":
+        what = "keeps items between its calls" if spec.batching else "is a coroutine function"
+        if spec.options.placement is None:
+            return spec  # the one for all stages concerns those that can be placed
+        raise PlanError(
+            f"stage {spec.name!r} {what}, so it cannot be placed in {name!r}: leave out placement"
+        )
     from ._registry import registry
 
     return registry().placement(name)().wrap(spec)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ._call import Chain, Step, cleanup_all
 from ._channel import Baton, ChannelClosed
-from ._errors import CleanupError, PipelineBusy, StageError
+from ._errors import CleanupError, PipelineBusy, StageError, describe_error
 from ._executor import Envelope, Executor, Run
 from ._lifecycle import Instance
 from ._stage import SKIP, Stage
@@ -45,7 +45,7 @@ class SerialExecutor(Executor):
         for spec, kept in zip(run.plan.stages, run.instances, strict=True):
             instance = kept.of_worker(0)
             try:
-                instance.prepare(spec)
+                instance.prepare(spec, run.event_loop)
             except BaseException:  # also Ctrl-C: nothing stays set up
                 cleanup_all(self._instances)
                 raise
@@ -68,6 +68,8 @@ class SerialExecutor(Executor):
             return False
         run = self._run
         try:
+            if self._chain.timed:
+                self._flush(overdue=True)
             if not run.accept(envelope):
                 return False
             for finished in self._outputs(envelope):
@@ -91,15 +93,41 @@ class SerialExecutor(Executor):
                 for item in source:
                     if self._turn.closed:
                         raise self._run.refusal()
+                    if self._chain.timed:
+                        yield from self._complete(self._flushed(overdue=True))
                     envelope = Envelope(item)
                     del item
                     self._run.accept(envelope)
                     self._chain.position = 0
                     yield from self._complete(self._outputs(envelope))
                     self._chain.position = _IN_SOURCE
+                if self._chain.batches:
+                    yield from self._complete(self._flushed())
+        except BaseException as error:
+            if self._chain.batches:  # what waits belongs to this stream, not to the next one
+                left = isinstance(error, GeneratorExit)
+                self._forget_held("reader left" if left else "interrupted")
+            raise
         finally:
             self._chain.position = 0
             self._end_turn()
+
+    def _forget_held(self, reason: str) -> None:
+        run = self._run
+        run.call_back(run.ledger.admitted, reason)
+        try:
+            for output in self._flushed():
+                run.lose(output, len(run.plan.stages), self._trace)
+        except BaseException as error:
+            logger.error("flush at the early end of a stream: %s", describe_error(error))
+
+    def _flush(self, *, overdue: bool = False) -> None:
+        for finished in self._flushed(overdue=overdue):
+            self._run.output(finished)
+
+    def _flushed(self, *, overdue: bool = False) -> Iterable[Envelope]:
+        outputs = self._chain.flush(overdue=overdue)
+        return self._joined(outputs) if self._joins else outputs
 
     def _iterate_plain(
         self, source: Iterable[Any], stages: tuple[tuple[int, Callable[[Any], Any]], ...]
@@ -162,9 +190,15 @@ class SerialExecutor(Executor):
         try:
             if not self._turn.acquire(timeout):
                 return False
-        except ChannelClosed:
-            return self._turn.wait_free(threading.TIMEOUT_MAX if timeout is None else timeout)
-        self._turn.release()
+        except ChannelClosed:  # by the closer, which then has the stages for itself
+            free = self._turn.wait_free(threading.TIMEOUT_MAX if timeout is None else timeout)
+            if free and not self._run.halted:
+                self._flush()
+            return free
+        try:
+            self._flush()
+        finally:
+            self._end_turn()
         return True
 
     def shut(self) -> None:
@@ -191,9 +225,11 @@ class SerialExecutor(Executor):
             elif self._turn.owner is not None:  # pragma: no branch - else it came back just now
                 stuck = self._chain.steps[position]
                 stuck.instance.leave_behind()
-                self._chain.abandon(None)
+                self._chain.abandon()
                 left = (stuck.path,)
                 instances.remove(stuck.instance)
+        else:
+            self._chain.lose_held(self._run.reason)
         errors = [] if keep else self._clean_up(instances, timeout)
         if errors:
             raise CleanupError(

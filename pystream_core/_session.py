@@ -275,12 +275,13 @@ class Session:
         Blocks until the item has ended.
         """
         self._check_use("calling its stage")
-        expanding = [spec.name for spec in self.plan.stages if spec.kind == "generator"]
-        if expanding:
-            raise PlanError(
-                f"a call gives one result for one item, but {expanding[0]!r} is a generator "
-                f"stage: add this stage to a pipeline, or use stream()"
-            )
+        for spec in self.plan.stages:
+            if spec.kind == "generator" or spec.batching:
+                what = "is a batching stage" if spec.batching else "is a generator stage"
+                raise PlanError(
+                    f"a call gives one result for one item, but {spec.name!r} {what}: add this "
+                    f"stage to a pipeline, or use stream()"
+                )
         self.start()
         reply = Reply()
         self.run.replies.add(reply)  # before admission, which a stop refuses from then on
@@ -420,6 +421,8 @@ class Session:
         """The pipeline is gone and nobody will close the session: abort it. Posts to queues
         only, no lock, join or logging, so that a destructor may call it."""
         self._post_abort("pipeline was not cleaned up")
+        if self.plan.mode == "serial":  # else the workers leave it
+            self.run.event_loop.forsake()
         if self.run.recorder is not None:
             self.run.recorder.forsake()
 
@@ -443,7 +446,7 @@ class Session:
         results = self._results
         if results is not None and results.feeder.thread is me:
             return True
-        if self._starter == threading.get_ident():
+        if self._starter == threading.get_ident() or self.run.event_loop.here():
             return True
         if not self.executor.working():
             return False
@@ -578,7 +581,11 @@ class Session:
         moved_at, before = monotonic(), self._movement()
         while (now := monotonic()) < deadline:
             patience = min(deadline - now, max(stuck_timeout / _MOVEMENT_CHECKS, 0.01))
-            if self.executor.drain(patience):
+            try:
+                drained = self.executor.drain(patience)
+            except StageError:  # of a flush in the caller's thread, which has been logged
+                drained = True
+            if drained:
                 return True
             if self.run.halted:
                 return False

@@ -23,6 +23,14 @@ class Stage(ABC, Generic[T]):
     ``__call__`` and ``cleanup`` all run in the thread of that worker; in serial
     mode they run in the thread that uses the pipeline.
 
+    A stage that keeps items between its calls, to give out other ones, defines ``flush()`` as
+    well. Every item that such a *batching* stage is called with ends there, counted as
+    absorbed; what the call returns (unless ``SKIP``) or yields are new items. ``flush()``
+    returns an iterable of what the stage still holds, or yields it. It is called when the
+    pipeline is drained or cleaned up, at the end of a stream, and, if the stage has an
+    attribute ``max_wait``, when it has taken items in and given nothing out for so many
+    seconds (in serial mode not before the next item). Afterwards it starts anew.
+
     Attributes:
         name: the stage name, if not defined by the child instance, the name will be
             assigned automatically after the pipeline is constructed. Defaults to ``""``.

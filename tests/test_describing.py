@@ -58,6 +58,19 @@ class Abstract(Stage[Any]):
     pass
 
 
+class AsyncBatch(Batch):
+    """Its call and its flush could not take turns."""
+
+    async def __call__(self, item: Any) -> Any:
+        return item
+
+
+class HastyBatch(Batch):
+    """Its items may wait for no time at all."""
+
+    max_wait = 0
+
+
 async def coroutine(item: Any) -> Any:
     await asyncio.sleep(0)
     return item
@@ -127,15 +140,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "stage is None": (add(None), "function, a Stage"),
     "stage is unspeakable": (add(Unspeakable()), "function, a Stage"),
     "stage class is abstract": (add(Abstract), r"lacks __call__\(\), cleanup\(\)"),
-    "coroutine": (add(coroutine), r"asyncio\.run"),
-    "coroutine in a partial": (add(functools.partial(coroutine)), r"asyncio\.run"),
     "asynchronous generator": (add(asynchronous), "plain generator"),
-    "batching object": (add(Batch()), r"flush\(\).*not available"),
-    "batching class": (add(Batch), r"flush\(\).*not available"),
-    "batching factory": (add(factory(Batch)), r"flush\(\).*not available"),
-    "after": (add(identity, after="A"), r"after= is not available"),
-    "after several": (add(identity, after=["A", "B"]), r"after= is not available"),
-    "after nothing sensible": (add(identity, after=5), r"after= is not available"),
+    "batching with workers": (add(Batch, workers=2), r"flush\(\).*workers=1"),
+    "batching with Retry": (add(Batch, on_error=Retry(2)), r"flush\(\).*cannot be retried"),
+    "batching coroutine": (add(AsyncBatch), r"flush\(\).*ordinary method"),
+    "after nothing": (add(identity, after=[]), r"first stage that is added takes the input"),
+    "after a number": (add(identity, after=5), r"after must be the name of a stage"),
+    "after numbers": (add(identity, after=["A", 5]), r"after must be the name of a stage"),
     "workers share an object": (add(Plain(), workers=2), r"factory\(Plain, \.\.\.\)"),
     "pipeline in itself": (itself, r"add\(\) comes before|stage of itself"),
     "add after a mode": (added_after_a_mode, r"make a new Pipeline"),
@@ -494,8 +505,8 @@ def test_extreme_periods_are_accepted(period: float) -> None:
 
 @pytest.mark.parametrize(
     "made",
-    [lambda: 5, lambda: coroutine, lambda: Batch(), lambda: asynchronous],
-    ids=["no callable", "coroutine", "batching", "async generator"],
+    [lambda: 5, lambda: HastyBatch(), lambda: AsyncBatch(), lambda: asynchronous],
+    ids=["no callable", "impatient", "asynchronous batching", "async generator"],
 )
 @pytest.mark.parametrize("method", ["serialize", "parallelize"])
 def test_what_a_factory_makes_is_checked_at_the_start(made: Any, method: str) -> None:

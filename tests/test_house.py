@@ -25,7 +25,7 @@ FLOORS: list[list[str]] = [
         "_options",
         "_installed",
     ],
-    ["_plan"],
+    ["_plan", "_coroutines"],
     ["_observer", "_placement", "_lifecycle", "_executor", "_output"],
     ["_call", "hookspecs"],
     ["_serial", "_input", "_results"],

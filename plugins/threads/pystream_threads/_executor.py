@@ -289,11 +289,12 @@ class ThreadsExecutor(Executor):
         is told."""
         position = worker.where()
         worker.instances[position].leave_behind()
-        hand = worker.hand
-        if hand is not None and hand.reply is not None:
-            hand.reply.settle(None, self._abandoned(worker, hand))
+        hands = worker.in_hand()
+        for hand in hands:
+            if hand.reply is not None:
+                hand.reply.settle(None, self._abandoned(worker, hand))
         if worker.chain is not None:
-            worker.chain.abandon(hand)
+            worker.chain.abandon(hands)
         return self._run.plan.stages[worker.lane.segment[position]].name
 
     def _abandoned(self, worker: Worker, hand: Envelope) -> StageError:

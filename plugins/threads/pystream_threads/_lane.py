@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from queue import Empty
 from time import perf_counter_ns
 from typing import Any
 
@@ -21,6 +22,7 @@ from pystream_core import (
     Step,
 )
 
+from ._flight import Flight
 from ._junction import Entrance, fan_out
 from ._mark import STOP, Mark
 from ._order import Sequencer
@@ -45,12 +47,16 @@ class Lane:
         options = run.plan.stages[segment[0]].options
         self.run = run
         self.segment = segment
-        self.size = run.plan.workers(segment)
+        self.in_flight = run.plan.workers(segment)
+        # coroutines need no thread each; a factory's are known too late for that
+        awaits = len(segment) == 1 and run.plan.stages[segment[0]].kind == "coroutine"
+        self.size = 1 if awaits else self.in_flight
+        self.ordered = options.ordered
         self.adapts = options.capacity == "auto"
         self.blocks = options.overflow == "block"
         self.channel: Channel[Any] = Channel(
             options.capacity,
-            workers=self.size,
+            workers=self.in_flight,
             spare=0 if self.blocks else 1,
             closing=STOP,
         )
@@ -81,9 +87,8 @@ class Lane:
         self.send = self.sends[self.segment[-1]]
         self.post = posts[0] if len(posts) == 1 else partial(_post_to_all, posts)
         if self.size > 1:
-            ordered = self.run.plan.stages[self.segment[0]].options.ordered
             self.sequencer = Sequencer(
-                self.channel, self.send, self.post, ordered=ordered, adapt=self.adapts
+                self.channel, self.send, self.post, ordered=self.ordered, adapt=self.adapts
             )
 
     def take(self) -> tuple[Any, int]:
@@ -175,7 +180,7 @@ def _post_to_all(posts: Sequence[Callable[[Mark], None]], mark: Mark) -> None:
 class Worker:
     """One thread of a lane and the stage instances that are its own.
 
-    Its thread alone touches it, but for ``hand`` and ``where()``, which the closer reads to
+    Its thread alone touches it, but for ``in_hand()`` and ``where()``, which the closer calls to
     name a call that does not return.
 
     Attributes:
@@ -187,6 +192,7 @@ class Worker:
         self.instances = instances
         self.hand: Envelope | None = None
         self.chain: Chain | None = None
+        self._flight: Flight | None = None
         self._at: int | None = 0  # the instance in setup or cleanup; None while it serves
         self._prepared: list[Instance] = []
 
@@ -199,7 +205,7 @@ class Worker:
         for index, instance in zip(self.lane.segment, self.instances, strict=True):
             self._at = len(self._prepared)
             try:
-                instance.prepare(run.plan.stages[index])
+                instance.prepare(run.plan.stages[index], run.event_loop)
             except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:
                 path = run.plan.stages[index].name  # in a worker they are ordinary failures
                 raise StageError(
@@ -221,6 +227,13 @@ class Worker:
                 errors.append(error)
         return errors
 
+    def in_hand(self) -> list[Envelope]:
+        """The items that it works on."""
+        if self._flight is not None:
+            return self._flight.in_hand()
+        hand = self.hand
+        return [] if hand is None else [hand]
+
     def where(self) -> int:
         """Position in the lane's segment of the stage that is working."""
         at = self._at
@@ -228,17 +241,39 @@ class Worker:
 
     def serve(self) -> None:
         """Work until the channel is closed and empty."""
-        if self.lane.sequencer is None:
-            self._serve_alone()
-        else:
+        assert self.chain is not None
+        if self.lane.sequencer is not None:
             self._serve_among_others(self.lane.sequencer)
+        elif self.lane.in_flight > 1:
+            self._serve_in_flight()
+        else:
+            self._serve_alone()
+        self.chain.lose_held(self.lane.run.reason)
+
+    def _serve_in_flight(self) -> None:
+        lane = self.lane
+        assert self.chain is not None
+        self._flight = Flight(
+            lane.run,
+            lane.channel,
+            self.chain.steps[0],
+            limit=lane.in_flight,
+            ordered=lane.ordered,
+            adapt=lane.adapts,
+            send=lane.send,
+            post=lane.post,
+        )
+        self._flight.serve()
 
     def _serve_alone(self) -> None:
         lane, run, chain = self.lane, self.lane.run, self.chain
         assert chain is not None
         channel = lane.channel
         send = self._send_from_where if chain.branches else lane.send
-        receive, release, call = channel.receive, channel.release, chain.call
+        receive: Callable[[], Any] = channel.receive
+        if chain.timed:
+            receive = partial(self._receive_or_flush, send)
+        release, call = channel.release, chain.call
         expands = chain.expands
         to_sample = 1 if lane.adapts else -1  # items until the next one is timed
         started = 0
@@ -248,6 +283,8 @@ class Worker:
                 if item is STOP:
                     return
                 if isinstance(item, Mark):
+                    if chain.batches:
+                        self._flush(send)
                     lane.post(item)
                 else:
                     chain.steps[0].discard(item)
@@ -272,6 +309,29 @@ class Worker:
                 to_sample = channel.resize(perf_counter_ns() - started)
             release()
 
+    def _flush(self, send: Callable[[Envelope], None], *, overdue: bool = False) -> None:
+        """Hand on what waits in batching stages."""
+        assert self.chain is not None
+        try:
+            for output in self.chain.flush(overdue=overdue):
+                send(output)
+        except StageError as failure:
+            self.lane.run.fail(failure)
+
+    def _receive_or_flush(self, send: Callable[[Envelope], None]) -> Any:
+        """The next item or mark; what has waited for too long is handed on meanwhile."""
+        chain, receive = self.chain, self.lane.channel.receive
+        assert chain is not None
+        while due := chain.due_ns:
+            patience = (due - perf_counter_ns()) / 1e9
+            if patience > 0:
+                try:
+                    return receive(True, patience)
+                except Empty:
+                    pass
+            self._flush(send, overdue=True)
+        return receive()
+
     def _send_from_where(self, output: Envelope) -> None:
         """Send on what has just come out of a segment that branches."""
         assert self.chain is not None
@@ -280,7 +340,6 @@ class Worker:
     def _serve_among_others(self, sequencer: Sequencer) -> None:
         lane, run, chain = self.lane, self.lane.run, self.chain
         assert chain is not None
-        ordered = run.plan.stages[lane.segment[0]].options.ordered
         while True:
             item, ticket = lane.take()
             if item is STOP:
@@ -298,7 +357,7 @@ class Worker:
             try:
                 if not chain.expands:
                     result = item if chain.call(item) else None
-                elif not ordered:
+                elif not lane.ordered:
                     for output in chain.outputs(item):
                         sequencer.send_alone(output)
                 elif self._expand_in_order(sequencer, chain.outputs(item), ticket, started):
