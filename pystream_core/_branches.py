@@ -3,8 +3,9 @@
 An item that leaves a stage with several followers goes to each of them as a copy: an envelope
 of its own around the same object. Each copy comes to its end, or arrives at a join and waits
 there for the others. The item ends when no copy is under way any more: completed when all were
-joined, else in the bin of the copy that ended first in the order of the plan. So it is counted
-once, and the count does not depend on which branch was faster.
+joined, else in the bin of the copy that ended first in the order of the plan. Until then its
+other copies go on, through every join that gets all its outputs. So it is counted once, and
+what is called and counted does not depend on which branch was faster.
 """
 
 from __future__ import annotations
@@ -61,10 +62,16 @@ class Branches:
             before = self._end
             if before is None or end[:2] < before[:2]:
                 self._end = end
-            let_go, self._waiting = self._waiting, {}
-            ended = self._end if not self._live else None
+            ended, let_go = self._ended()
         del before, let_go
         return ended
+
+    def _ended(self) -> tuple[End | None, object]:
+        """How the item ended, if no copy is under way, and what is to be let go then."""
+        if self._live:
+            return None, None
+        let_go, self._waiting = self._waiting, {}
+        return self._end, let_go
 
     def arrive(
         self, join: int, feeder: int, output: Any, needed: int
@@ -81,13 +88,12 @@ class Branches:
             ended, if it ended elsewhere and this was the last copy.
         """
         with self._lock:
-            if self._end is not None:
-                self._live -= 1
-                return None, self._end if not self._live else None
             outputs = self._waiting.setdefault(join, {})
             outputs[feeder] = output
             if len(outputs) == needed:
                 del self._waiting[join]
                 return outputs, None
             self._live -= 1
-            return None, None
+            ended, let_go = self._ended()
+        del outputs, let_go
+        return None, ended
