@@ -53,11 +53,11 @@ def executor_suite(name: str, **options: Any) -> type:
     """
     import pytest
 
-    pytest.register_assert_rewrite(f"{__name__}._suite")
-    suite = importlib.import_module(f"{__name__}._suite")
+    pytest.register_assert_rewrite(f"{__name__}._suite", f"{__name__}._flow_suite")
+    suite = importlib.import_module(f"{__name__}._flow_suite")
     side_by_side = options.pop("side_by_side", name != "serial")
     return type(
         f"Test{name.title()}",
-        (suite.ExecutorSuite,),
+        (suite.FlowSuite,),
         {"executor": name, "options": options, "side_by_side": side_by_side},
     )

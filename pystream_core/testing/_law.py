@@ -56,9 +56,7 @@ def _sent(
     return [(stage.path, stage.emitted - unjoined.get(stage.path, 0)) for stage in stages]
 
 
-def _wrong_at_the_output(
-    statistics: Statistics, feeders: Feeders, *, branching: bool
-) -> list[str]:
+def _wrong_at_the_output(statistics: Statistics, feeders: Feeders, *, branching: bool) -> list[str]:
     """What was lost before the output stands in the totals only, and there each item once."""
     wrong = []
     on_the_way = sum(
