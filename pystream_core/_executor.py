@@ -393,10 +393,15 @@ class Executor(ABC):
     What an executor promises:
 
     - every item whose ``admit`` returned True ends in exactly one bin of the ledger;
+    - an item goes from each stage to all of its followers in ``run.plan.graph``, to several
+      as copies (``Envelope.copies``), and comes to each of them through ``run.arrive``, which
+      holds it back until the outputs that are joined there are all there;
     - results reach ``run.output`` in admission order unless a stage says ``ordered=False``,
       one call at a time;
     - a full front makes ``admit`` wait at most its timeout; a full channel slows its sender,
       up to the source; drops happen under a stated overflow policy only;
+    - a drain brings out what waits in batching stages (``Chain.flush``), and so does the time
+      that it may wait there at most;
     - items below ``run.floor`` are not given to any further stage;
     - a StageError out of a stage's call stops the run through ``run.fail`` (``serial`` raises
       it out of ``admit`` instead);

@@ -138,13 +138,16 @@ class Pipeline:
         object of a class that inherits from Stage, for stages with a cleanup procedure; a
         subclass of Stage or ``factory(make, **options)``, of which every worker makes its own;
         or another pipeline's ``as_stage()``. A generator function turns one item into many; a
-        stage that returns ``SKIP`` filters its item out.
+        coroutine function is awaited on an event loop of the pipeline; a stage with a
+        ``flush()`` collects items, see :class:`Stage`; a stage that returns ``SKIP`` filters its
+        item out.
 
         Args:
             stage: the stage to be added.
             name: the stage name. If None the object's own name, else the default stage name
                 will be given, i.e. Stage_i where i is the stage sequence number.
-            workers: how many run this stage side by side.
+            workers: how many run this stage side by side; of a coroutine function: how many
+                calls of it are in flight.
             ordered: with several workers, hand items on in the order in which they came.
             capacity: items that may wait in front of this stage, or ``"auto"``: about one
                 millisecond of its work, between one item and about a thousand.
@@ -157,7 +160,11 @@ class Pipeline:
                 start on it expires instead.
             placement: where its calls happen, the name of a placement; None means in the
                 executor's worker.
-            after: reserved; refused in this version.
+            after: the name of the stage that feeds this one, by default the one added before;
+                several names: it gets the outputs of the same item as a tuple in that order.
+                Stages that nobody comes after are the last ones; several of them give a dict of
+                their results by name. Followers of one stage all get the same object, so one
+                that changes it in place must copy it first.
 
         Raises:
             PlanError: an option or the stage itself is wrong, or a mode has been chosen.

@@ -8,7 +8,6 @@ no channel, no ledger.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -452,10 +451,7 @@ class Row:
     def _call(self, place: int, value: Any) -> Any:
         stage = self.stages[place]
         try:
-            if isinstance(stage, Coroutine):
-                output = finished(stage(value))
-            else:
-                output = stage(value)
+            output = finished(stage(value)) if isinstance(stage, Coroutine) else stage(value)
         except BadItem:
             if isinstance(stage, Flaky):
                 return stage(value)
