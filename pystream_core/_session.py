@@ -205,6 +205,13 @@ class Session:
                 f"a stream() of this pipeline is open: read it to its end or close it before {what}"
             )
 
+    def _refuse_in_event_loop(self, what: str) -> None:
+        if self.run.event_loop.here():
+            raise PipelineBusy(
+                f"{what} may wait for the very event loop that this coroutine stage runs on: call "
+                f"it from there by `await asyncio.to_thread(...)`"
+            )
+
     def raise_loop_error(self) -> None:
         """Raise what stopped the loop, unless it has been raised already."""
         error = self.loop.take_error() if self.loop is not None else None
@@ -216,6 +223,7 @@ class Session:
     def forward(self, item: Any) -> bool:
         """See Pipeline.forward."""
         self._check_use("forward()")
+        self._refuse_in_event_loop("forward()")
         if type(item) is InputGeneratorRequest:
             self.input.check()
         self.start()
@@ -275,6 +283,7 @@ class Session:
         Blocks until the item has ended.
         """
         self._check_use("calling its stage")
+        self._refuse_in_event_loop("calling its stage")
         for spec in self.plan.stages:
             if spec.kind == "generator" or spec.batching:
                 what = "is a batching stage" if spec.batching else "is a generator stage"
@@ -310,6 +319,7 @@ class Session:
         """See Pipeline.stream, which is ``keep_alive``."""
         self._check_use("another stream()")
         self._refuse_during_loop("stream()")
+        self._refuse_in_event_loop("stream()")
         origin = source
         if source is None:
             self.input.check()
@@ -396,6 +406,7 @@ class Session:
         self.check()
         if not self.started:
             return
+        self._refuse_in_event_loop("drain()")
         if self.executor.working():
             raise PipelineBusy(
                 "a stage, or the reader of an open serial stream, has an item in hand, so drain() "

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .._errors import DrainTimeout, PlanError, StageError
+from .._errors import DrainTimeout, PipelineBusy, PlanError, StageError
 from .._ledger import StageStatistics
 from .._pipeline import Pipeline
 from .._plan import Retry
@@ -621,6 +621,35 @@ class FlowSuite(ExecutorSuite):
         assert wait_until(
             lambda: pipeline._session is not None and pipeline._session.closed.is_set()
         )
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda pipeline: pipeline.forward(2),
+            lambda pipeline: pipeline.as_stage()(2),
+            lambda pipeline: list(pipeline.stream([2])),
+            lambda pipeline: pipeline.run([2]),
+            lambda pipeline: pipeline.drain(),
+        ],
+        ids=["forward", "call", "stream", "run", "drain"],
+    )
+    def test_a_coroutine_does_not_wait_for_itself(self, call: Callable[[Pipeline], Any]) -> None:
+        """What would block the event loop that it runs on is refused, with the way to do it."""
+        made: list[Pipeline] = []
+        errors: list[BaseException] = []
+
+        async def calls(item: Any) -> Any:
+            with pytest.raises(PipelineBusy, match=r"asyncio\.to_thread") as caught:
+                call(made[0])
+            errors.append(caught.value)
+            return item
+
+        pipeline = self.pipeline(calls)
+        made.append(pipeline)
+        assert pipeline.forward(1)
+        pipeline.drain(PATIENCE)
+        assert len(errors) == 1
+        assert pipeline.statistics().completed == 1
 
     def test_coroutines_survive_a_change_of_mode(self) -> None:
         """Set up once, cleaned up once."""
