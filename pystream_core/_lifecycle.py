@@ -188,6 +188,10 @@ class Instances:
             self._all.append(Instance())
         return self._all[index]
 
+    def loops(self) -> set[EventLoop]:
+        """Where coroutines of its instances run; also begun by an earlier run. Takes no lock."""
+        return {one.loop for one in tuple(self._all) if one.loop is not None}
+
     def surplus(self, workers: int) -> list[Instance]:
         """Instances that an earlier executor with more workers has left."""
         return [one for one in self._all[workers:] if one.ready]

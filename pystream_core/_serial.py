@@ -9,6 +9,7 @@ from typing import Any
 
 from ._call import Chain, Step, cleanup_all
 from ._channel import Baton, ChannelClosed
+from ._coroutines import EventLoop
 from ._errors import CleanupError, PipelineBusy, StageError, describe_error
 from ._executor import Envelope, Executor, Run
 from ._lifecycle import Instance
@@ -32,6 +33,7 @@ class SerialExecutor(Executor):
 
     _run: Run
     _chain: Chain
+    _loops: set[EventLoop]  # of its coroutine stages
 
     def __init__(self) -> None:
         self._turn = Baton()
@@ -60,6 +62,7 @@ class SerialExecutor(Executor):
             ],
             trace,
         )
+        self._loops = {one.loop for one in self._instances if one.loop is not None}
         self._joins = run.plan.graph.gathered(run.plan.graph.output) is not None
         self._started = True
 
@@ -272,7 +275,7 @@ class SerialExecutor(Executor):
                 yield envelope
 
     def _take_turn(self, timeout: float | None) -> bool:
-        if self._turn.mine():
+        if self._turn.mine() or (self._loops and any(loop.here() for loop in self._loops)):
             raise PipelineBusy(
                 "this thread is inside a stage (or an open stream) of this very serial pipeline: "
                 "a stage cannot forward to its own pipeline; use parallelize(), or return the item"

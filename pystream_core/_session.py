@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+from ._coroutines import EventLoop
 from ._errors import (
     CleanupError,
     DrainTimeout,
@@ -90,6 +91,7 @@ class Session:
         self.loop: Loop | None = None
         self.closed = threading.Event()
         self.started = False
+        self._loops: set[EventLoop] = set()  # of its coroutine stages, once they are set up
         self._stopping = ""  # why nothing is admitted any more
         self._left_in_setup = False  # a closer waited for a start in vain: who started closes
         self._orphan_of_fork = False
@@ -118,7 +120,7 @@ class Session:
         if self.started:
             return
         self.check()
-        if self._starter == threading.get_ident() or self.executor.working():
+        if self._starter == threading.get_ident() or self._working():
             raise PipelineBusy(
                 "the pipeline is being set up: a stage's setup() (or an observer's opened()) "
                 "cannot use it, since the call would wait for itself; do that in the first call"
@@ -149,6 +151,7 @@ class Session:
             except BaseException as error:
                 self._give_up_start(error)
                 raise
+            self._loops = self._event_loops()
             self.started = True
 
     def _give_up_start(self, error: BaseException) -> None:
@@ -206,7 +209,7 @@ class Session:
             )
 
     def _refuse_in_event_loop(self, what: str) -> None:
-        if self.run.event_loop.here():
+        if self._loops and self._in_coroutine():
             raise PipelineBusy(
                 f"{what} may wait for the very event loop that this coroutine stage runs on: call "
                 f"it from there by `await asyncio.to_thread(...)`"
@@ -240,7 +243,7 @@ class Session:
         self._stop_for("cleanup")
         self.executor.shut()
         if (
-            self.executor.working()
+            self._working()
             and self.plan.mode == "serial"
             and not (self.loop is not None and self.loop.thread is threading.current_thread())
         ):
@@ -253,7 +256,7 @@ class Session:
 
     def close_if_asked(self) -> None:
         """Finish what ``close_later`` began, in the thread that has just left the stages."""
-        if self._close_later and not self.executor.working():
+        if self._close_later and not self._working():
             self._close_later = False
             self.close()
 
@@ -407,7 +410,7 @@ class Session:
         if not self.started:
             return
         self._refuse_in_event_loop("drain()")
-        if self.executor.working():
+        if self._working():
             raise PipelineBusy(
                 "a stage, or the reader of an open serial stream, has an item in hand, so drain() "
                 "would wait for itself: call it in another thread, or when the stream is closed"
@@ -433,7 +436,8 @@ class Session:
         only, no lock, join or logging, so that a destructor may call it."""
         self._post_abort("pipeline was not cleaned up")
         if self.plan.mode == "serial":  # else the workers leave it
-            self.run.event_loop.forsake()
+            for loop in self._event_loops():
+                loop.forsake()
         if self.run.recorder is not None:
             self.run.recorder.forsake()
 
@@ -457,13 +461,25 @@ class Session:
         results = self._results
         if results is not None and results.feeder.thread is me:
             return True
-        if self._starter == threading.get_ident() or self.run.event_loop.here():
+        if self._starter == threading.get_ident() or self._in_coroutine():
             return True
         if not self.executor.working():
             return False
         # The reader of a serial stream holds its turn also between two results.
         parts = self._own_parts
         return parts is None or getattr(parts[0], "gi_running", True)
+
+    def _event_loops(self) -> set[EventLoop]:
+        """Those of its coroutine stages, also of stages that an earlier mode has set up."""
+        return {loop for kept in self.run.instances for loop in kept.loops()}
+
+    def _in_coroutine(self) -> bool:
+        """Whether the calling thread is the event loop of its coroutine stages."""
+        return any(loop.here() for loop in self._loops or self._event_loops())
+
+    def _working(self) -> bool:
+        """Whether the calling thread runs its stages."""
+        return self.executor.working() or self._in_coroutine()
 
     def close(self, timeout: float | None = None, *, keep: bool = False) -> None:
         """Drain, stop and clean up; once. Other callers wait until it is done; one whose time
