@@ -174,6 +174,8 @@ class Step:
                     inside += (perf_counter_ns() if self._trace else 0) - begin
                     self._span(parent, start, start + inside, "failed")
                     ended = True
+                    if self._last[1] > made:  # nothing from before this item waits any more
+                        self._held = self.due_ns = 0
                     if self.failed(parent, error):
                         yield parent
                     return
@@ -277,10 +279,8 @@ class Step:
         while True:
             try:
                 return await stage(item)
-            except asyncio.CancelledError:
-                raise
             except BaseException:
-                if not left:
+                if not left or self.run.halted:  # a stop cancels; else it is a failure
                     raise
             left -= 1
             await asyncio.sleep(wait)
@@ -369,7 +369,12 @@ class Step:
         failure.__cause__ = error
         policy = self._policy
         if callable(policy) and not isinstance(policy, Retry):
-            value = policy(failure)
+            try:
+                value = policy(failure)
+            except self._passing:
+                raise
+            except BaseException as another:
+                raise self._policy_failed(failure, another) from another
             if value is not SKIP:
                 yield self._spawn(value, self._oldest_ns)
         elif policy == "skip":
@@ -497,6 +502,9 @@ class Step:
             except self._passing as passing:
                 self._interrupted(envelope, passing)
                 raise
+            except CalledBack:
+                self.drop(envelope, self.run.reason)
+                return False
             except BaseException as again:
                 self._span(envelope, start, perf_counter_ns(), "retried")
                 error = again
@@ -516,20 +524,25 @@ class Step:
             self._interrupted(envelope, passing)
             raise
         except BaseException as error:
-            second = StageError(
-                f"on_error of stage {self.path!r} raised {describe_error(error)} while it handled: "
-                f"{failure}",
-                path=self.path,
-                seq=envelope.seq,
-                item=envelope.value,
-            )
+            second = self._policy_failed(failure, error)
             self._count_failed(envelope, second)
-            logger.error("%s", second, exc_info=error)
             raise second from error
         if value is SKIP:
             self._count_failed(envelope, failure)
             return False
         return self.hand_on(envelope, value)
+
+    def _policy_failed(self, failure: StageError, error: BaseException) -> StageError:
+        """What is raised, and has been logged, when the user's callable raises itself."""
+        second = StageError(
+            f"on_error of stage {self.path!r} raised {describe_error(error)} while it handled: "
+            f"{failure}",
+            path=self.path,
+            seq=failure.seq,
+            item=failure.item,
+        )
+        logger.error("%s", second, exc_info=error)
+        return second
 
     def hand_on(self, envelope: Envelope, value: Any) -> bool:
         if value is SKIP:
@@ -728,6 +741,7 @@ class Chain:
                 if handed_on:
                     yield from self._hand_out(envelope, position)
         except BaseException as error:  # the rest of this item is not worked on any more
+            self._in_hand = None
             why = "reader left" if isinstance(error, GeneratorExit) else ANOTHER_BRANCH
             self._lose_waiting(why)
             raise
