@@ -25,7 +25,7 @@ class _Flown:
         self.taken_ns = perf_counter_ns()
 
 
-class _Landed(Mark):
+class Landed(Mark):
     """What comes into the channel, without a credit, when a coroutine has ended."""
 
     __slots__ = ("flown", "outcome")
@@ -83,7 +83,7 @@ class Flight:
         stopping = False
         while not stopping or self._running:
             found = self._channel.receive()
-            if type(found) is _Landed:
+            if type(found) is Landed:
                 self._land(found.flown, found.outcome)
             elif found is STOP:
                 stopping = True
@@ -95,9 +95,11 @@ class Flight:
                 self._line[flown] = None
                 self._waiting.append(flown)
             found = None
-            while self._waiting and self._running < self._limit:
+            while self._waiting and (stopping or self._running < self._limit):
                 self._start(self._waiting.popleft())
             self._hand_on()
+            if stopping:  # one that never ends is not to keep the others from being counted
+                self._let_go()
 
     def in_hand(self) -> list[Envelope]:
         """The items whose coroutines have not ended; for a closer that leaves them behind."""
@@ -121,7 +123,7 @@ class Flight:
 
     def _post_landed(self, flown: _Flown, outcome: Outcome) -> None:
         """In the event loop's thread."""
-        self._channel.post(_Landed(flown, outcome))
+        self._channel.post(Landed(flown, outcome))
 
     def _land(self, flown: _Flown, outcome: Outcome) -> None:
         self._running -= 1
@@ -149,6 +151,15 @@ class Flight:
                 return
             del self._line[flown]
             self._leave(flown)
+
+    def _let_go(self) -> None:
+        """Everything that is over, out of turn: after a stop the next channel drops it."""
+        for flown in [each for each in self._line if each.over]:
+            del self._line[flown]
+            if flown.mark is not None:
+                flown.mark.arrive(False)
+            else:
+                self._leave(flown)
 
     def _leave(self, flown: _Flown) -> None:
         if flown.mark is not None:

@@ -22,7 +22,7 @@ from pystream_core import (
     Step,
 )
 
-from ._flight import Flight
+from ._flight import Flight, Landed
 from ._junction import Entrance, fan_out
 from ._mark import STOP, Mark
 from ._order import Sequencer
@@ -113,6 +113,8 @@ class Lane:
         for left in self.channel.sweep():
             if isinstance(left, Envelope):
                 self.run.lose(left, self.segment.start, self._trace)
+            elif isinstance(left, Landed):  # for a worker left behind, which waits for it
+                self.channel.post(left)
             elif left is not STOP:
                 left.arrive(False)
         for result in self.sequencer.sweep() if self.sequencer is not None else ():
