@@ -623,8 +623,19 @@ def compare_both(level: Level, first: list[Any], second: list[Any]) -> None:
         compare(level, first, second, mode)
 
 
-@given(levels(), items, items)
+def run_plans(how: settings) -> None:
+    """As many plans as the settings say."""
+
+    @how
+    @given(levels(), items, items)
+    def run(level, first, second):
+        compare_both(level, first, second)
+
+    run()
+
+
 @SMALL
+@given(levels(), items, items)
 def test_random_plans_do_what_a_plain_evaluator_does(level, first, second):
     """Serially and in threads: the same results, order and ledger, some plans in every run."""
     compare_both(level, first, second)
@@ -634,7 +645,7 @@ def test_random_plans_do_what_a_plain_evaluator_does(level, first, second):
 @pytest.mark.timeout(3600)
 def test_two_thousand_random_plans_do_what_a_plain_evaluator_does():
     """The same for many plans."""
-    given(levels(), items, items)(FULL(compare_both))()
+    run_plans(FULL)
     print(f"\n{TRIED['plans']} random plans")  # noqa: T201
 
 
@@ -643,4 +654,4 @@ def test_two_thousand_random_plans_do_what_a_plain_evaluator_does():
 def test_random_plans_while_threads_change_often():
     """The same with a switch of threads at every chance."""
     with frantic_switching():
-        given(levels(), items, items)(FEW(compare_both))()
+        run_plans(FEW)
