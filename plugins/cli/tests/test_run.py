@@ -253,3 +253,39 @@ def spawn(pty, arguments, environment):
         assert process.wait() == 0
     os.close(outer)
     return b"".join(pieces).decode()
+
+
+@pytest.mark.parametrize("executor", ["threads", "serial"])
+def test_batching_stages_are_used_by_name(project, executor):
+    """Lists of four, the last one shorter; then their items again."""
+    batches = """
+        [source]
+        use = "steps:numbers"
+        n = 10
+        [[stage]]
+        use = "batch"
+        size = 4
+        max_wait = 60
+        [[stage]]
+        use = "steps:shout"
+        """
+    result = project.run(batches, "--executor", executor)
+    assert result.exit_code == 0, result.output
+    said = [line for line in result.output.splitlines() if line.startswith("item ")]
+    assert said == ["item [0, 1, 2, 3]", "item [4, 5, 6, 7]", "item [8, 9]"]
+    assert "Ledger: 10 admitted + 3 spawned = 3 completed + 10 absorbed" in result.stdout
+    result = project.run(f'{batches}[[stage]]\nuse = "unbatch"\n', "--executor", executor)
+    assert "10 admitted + 13 spawned = 10 completed + 3 expanded + 10 absorbed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("size = 0", "batch: size must be a whole number"), ("workers = 2\nsize = 4", "workers")],
+)
+def test_what_a_batch_refuses_is_a_message(project, option, message):
+    """No traceback, and the code of a wrong file."""
+    text = f'[source]\nuse = "steps:numbers"\n[[stage]]\nuse = "batch"\n{option}\n'
+    result = project.run(text)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output

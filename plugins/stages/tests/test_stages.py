@@ -278,7 +278,16 @@ def _entries(group):
 def test_the_entry_points_name_stages_and_sources():
     """Every stage is a Stage subclass, and the names are the documented ones."""
     stages = {name: entry.load() for name, entry in _entries("pystream.stages").items()}
-    assert sorted(stages) == ["count", "log", "pace", "sample", "tee"]
+    assert sorted(stages) == [
+        "batch",
+        "count",
+        "log",
+        "pace",
+        "sample",
+        "tee",
+        "unbatch",
+        "window",
+    ]
     assert all(issubclass(stage, Stage) for stage in stages.values())
     assert sorted(_entries("pystream.sources")) == ["jsonl", "lines"]
 
