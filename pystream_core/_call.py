@@ -73,7 +73,7 @@ class Step:
         # Of a batching stage:
         self.due_ns = 0  # when to flush, at the latest; 0: nothing waits, or nobody asks
         max_wait = getattr(self.stage, "max_wait", None) if self.batches else None
-        self._max_wait_ns = 0 if max_wait is None else int(max_wait * 1e9)
+        self._max_wait_ns = 0 if max_wait is None else max(1, int(max_wait * 1e9))
         self.waits_at_most = max_wait is not None
         self._held = 0  # items taken in since it last gave something out
         self._fresh = False  # it has taken something in since it was last flushed
@@ -141,8 +141,10 @@ class Step:
         inside = 0  # nanoseconds in the stage itself, without the waits to hand on
         outputs: Any = None
         ended = False  # the parent has its bin
-        if self.batches and not self._held:
-            self._oldest_ns = parent.admitted_ns
+        if self.batches:
+            self._fresh = True  # whatever comes of the call
+            if not self._held:
+                self._oldest_ns = parent.admitted_ns
         if parent.seq != self._last[0] or not self.batches:
             self._last = (parent.seq, 0)
         made = self._last[1]
@@ -310,13 +312,13 @@ class Step:
         return () if value is SKIP else (value,)
 
     def _absorb(self, parent: Envelope, *, gave_out: bool) -> None:
-        self._fresh = True
-        if gave_out:
-            self._held = self.due_ns = 0
+        if gave_out:  # and may have kept this one
+            self._held = 0
+            self._oldest_ns = parent.admitted_ns
         else:
             self._held += 1
-            if self._held == 1 and self._max_wait_ns:
-                self.due_ns = perf_counter_ns() + self._max_wait_ns
+        if self._held < 2 and self._max_wait_ns:
+            self.due_ns = perf_counter_ns() + self._max_wait_ns
         self.counters.absorbed += 1
         self.run.end(parent, "absorbed", self._trace, stage=self.index)
 
@@ -336,7 +338,9 @@ class Step:
             while True:
                 try:
                     if outputs is None:
-                        outputs = iter(stage.flush() or ())
+                        given = stage.flush()
+                        outputs = iter(() if given is None else given)
+                        del given
                     value = next(outputs)
                 except StopIteration as error:
                     if outputs is None:
