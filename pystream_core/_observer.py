@@ -26,7 +26,8 @@ Span: TypeAlias = tuple[int, int, int, int, int, int, str]
 ``stage`` is an index into ``RunInfo.stages``; the clock is ``time.perf_counter_ns``;
 ``queued_ns`` is when the item left the stage before (or was admitted), so ``start_ns -
 queued_ns`` is its queue time. ``outcome`` is ``"emitted"``, ``"filtered"``, ``"expanded"``,
-``"failed"`` or ``"retried"``.
+``"absorbed"`` (by a batching stage), ``"failed"`` or ``"retried"``. A span stands for a call that
+took an item in: a flush has none, though it gives out items that have spans at later stages.
 """
 
 ItemEnd: TypeAlias = tuple[int, int, int, int, str]
@@ -118,7 +119,8 @@ class PipelineProfile:
     Attributes:
         items: items that came through.
         latency: for the main pipeline from admission to output, for a nested one from its
-            first stage's start to its last one's end.
+            first stage's start to the end of its last one; where it branches, to the latest
+            end of those that no stage inside follows.
         throughput: items / (last completion - first admission), in items per second.
     """
 

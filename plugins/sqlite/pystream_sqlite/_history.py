@@ -14,7 +14,7 @@ from pystream_core import ItemEnd, PlanError, Profile, RunInfo, Span
 
 from ._folder import DATABASE, checked, get_profiler_db_folder
 from ._schema import OUTCOMES, NewerSchemaError, check_version
-from ._summary import Summary, Totals
+from ._summary import Feeders, Summary, Totals, feeders_of
 
 _BATCH = 10_000
 
@@ -161,6 +161,13 @@ def _stages(connection: sqlite3.Connection, row: int) -> list[tuple[tuple[str, .
     ]
 
 
+def _feeders(connection: sqlite3.Connection, row: int) -> tuple[tuple[int, ...], ...]:
+    if check_version(connection) < 2:  # no writer has come by since an earlier version
+        return ()
+    found = connection.execute("SELECT feeders FROM run WHERE id = ?", (row,)).fetchone()[0]
+    return tuple(tuple(each) for each in json.loads(found or "[]"))
+
+
 def _totals(connection: sqlite3.Connection, row: int) -> Totals:
     return {
         (scope, name): value
@@ -183,9 +190,10 @@ def _profile(connection: sqlite3.Connection, recorded: RecordedRun) -> Profile:
         executor=recorded.executor,
         started_ns=0,
         started_at=recorded.started_at,
+        feeders=_feeders(connection, row),
     )
     summary = Summary(run)
-    ends = _Ends(last_stage=len(stages) - 1)
+    ends = _Ends(feeders_of(run))
     first_id, last_id = connection.execute(
         "SELECT min(id), max(id) FROM stage WHERE run = ?", (row,)
     ).fetchone()
@@ -215,24 +223,27 @@ def _profile(connection: sqlite3.Connection, recorded: RecordedRun) -> Profile:
 class _Ends:
     """When the completed items of a recorded run came and went, from their spans."""
 
-    def __init__(self, last_stage: int) -> None:
-        self._last_stage = last_stage
+    def __init__(self, feeders: Feeders) -> None:
+        self._first = {stage for stage, some in enumerate(feeders[:-1]) if not some}
+        self._last = set(feeders[-1])
         self._admitted: dict[int, int] = {}
+        self._parts: dict[tuple[int, int], int] = {}  # last stages that an item has left
         self._ended: dict[tuple[int, int], int] = {}
 
     def see(self, spans: list[Span]) -> None:
         for stage, seq, sub, queued, _, end, outcome in spans:
-            if stage == 0:
+            if stage in self._first:
                 self._admitted.setdefault(seq, queued)
-            if stage == self._last_stage and outcome == "emitted":
-                self._ended[seq, sub] = end
+            if stage in self._last and outcome == "emitted":
+                self._parts[seq, sub] = self._parts.get((seq, sub), 0) + 1
+                self._ended[seq, sub] = max(end, self._ended.get((seq, sub), end))
 
     def completed(self, lost: list[tuple[int, int, str]]) -> list[ItemEnd]:
-        """All that left the last stage, except what was lost between it and the output."""
+        """All that left the last stages, except what was lost between them and the output."""
         for seq, sub, _ in lost:
             self._ended.pop((seq, sub), None)
         return [
             (seq, sub, self._admitted[seq], end, "completed")
             for (seq, sub), end in self._ended.items()
-            if seq in self._admitted
+            if seq in self._admitted and self._parts[seq, sub] == len(self._last)
         ]

@@ -1,7 +1,9 @@
 """The tables, as an ordered list of migrations; ``user_version`` counts those that ran.
 
 run      one recorded run. ``kept`` counts its span and item rows, which lie between
-         ``first_span`` and ``last_span`` and cover ``first_seq`` to ``last_seq``.
+         ``first_span`` and ``last_span`` and cover ``first_seq`` to ``last_seq``. ``feeders``
+         is a JSON list: the positions of the stages that feed each stage and, last, the
+         output; NULL when each feeds the next one.
 stage    one leaf stage of a run; ``path`` is a JSON list of names, ``name`` only for reading.
 span     one ended call. ``stage`` is a row id, which implies the run; whole microseconds:
          ``queued`` waiting before the call, ``start`` since the run's start, ``service`` in
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import sqlite3
 
-OUTCOMES = ("emitted", "filtered", "expanded", "failed", "retried")
+OUTCOMES = ("emitted", "filtered", "expanded", "failed", "retried", "absorbed")  # at most 8
 
 
 class NewerSchemaError(sqlite3.DatabaseError):
@@ -49,7 +51,11 @@ def _create_tables(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS = (_create_tables,)
+def _add_feeders(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE run ADD COLUMN feeders TEXT")
+
+
+MIGRATIONS = (_create_tables, _add_feeders)
 
 
 def check_version(connection: sqlite3.Connection) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING
 
-from pystream_core import Span, StageStatistics, Statistics
+from pystream_core import RunInfo, Span, StageStatistics, Statistics
 
 from ._schema import OUTCOMES
-from ._summary import scope_of
+from ._summary import feeders_of, scope_of
 
 if TYPE_CHECKING:
     from ._writer import Recording
@@ -126,8 +127,8 @@ def _registered(connection: sqlite3.Connection, recording: Recording) -> tuple[i
     row = connection.execute("SELECT id FROM run WHERE uid = ?", (run.id,)).fetchone()
     if row is None:
         run_id = connection.execute(
-            "INSERT INTO run (uid, started_at, executor) VALUES (?, ?, ?)",
-            (run.id, run.started_at, _storable(run.executor)),
+            "INSERT INTO run (uid, started_at, executor, feeders) VALUES (?, ?, ?, ?)",
+            (run.id, run.started_at, _storable(run.executor), _feeders(run)),
         ).lastrowid
         connection.executemany(
             "INSERT INTO stage (run, position, path, name, workers) VALUES (?, ?, ?, ?, ?)",
@@ -142,6 +143,11 @@ def _registered(connection: sqlite3.Connection, recording: Recording) -> tuple[i
         run_id = row[0]
     first = connection.execute("SELECT min(id) FROM stage WHERE run = ?", (run_id,)).fetchone()
     return int(run_id or 0), int(first[0] or 0)
+
+
+def _feeders(run: RunInfo) -> str | None:
+    in_a_row = feeders_of(replace(run, feeders=()))
+    return None if tuple(feeders_of(run)) == in_a_row else json.dumps(run.feeders)
 
 
 def _store_spans(

@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
+from typing import TypeVar
 
 from pystream_core import (
     MAIN_PIPELINE_NAME,
@@ -34,6 +35,7 @@ WAITING = 16_384
 
 Path = tuple[str, ...]
 Totals = dict[tuple[str, str], int]
+Feeders = Sequence[tuple[int, ...]]
 _Key = int | tuple[int, int]
 
 
@@ -147,44 +149,83 @@ class _PipelineFigures:
 class _NestedPipeline(_PipelineFigures):
     """A nested pipeline, whose items are seen through their spans alone.
 
-    The records of one batch come worker by worker, so an item's last call may come a batch
-    before its first one: both wait here for the other, the oldest of them forgotten beyond
-    WAITING. A start stays after its item came through, since an item that was expanded
-    inside lends it to all that were spawned from it.
+    An item is in it from the start of its call by the first stage to the last end of its
+    calls by those that have no follower inside; it came through when all of these have handed
+    it on. The records of one batch come worker by worker, so an item's last call may come a
+    batch before its first one: all wait here for one another, the oldest of them forgotten
+    beyond WAITING. A start stays after its item came through, since an item that was expanded
+    or absorbed inside lends it to what was spawned from it.
+
+    Args:
+        path: of the pipeline.
+        first: the stages that take what comes from outside; several only behind a first
+            stage that is a pipeline without stages.
+        last: the stages without followers inside.
     """
 
-    __slots__ = ("_ended", "_started", "first", "last")
+    __slots__ = ("_ended", "_parts", "_started", "first", "last")
 
-    def __init__(self, path: Path, first: int, last: int) -> None:
+    def __init__(self, path: Path, first: Sequence[int], last: Sequence[int]) -> None:
         super().__init__(path)
-        self.first = first
-        self.last = last
-        self._started: dict[_Key, int] = {}
-        self._ended: dict[_Key, int] = {}
+        self.first = tuple(first)
+        self.last = tuple(last)
+        self._started: tuple[dict[_Key, int], ...] = tuple({} for _ in first)
+        self._parts: dict[_Key, tuple[int, int]] = {}  # last stages that are done, latest end
+        self._ended: dict[_Key, int] = {}  # all of them are done; the start has not come
 
-    def add(self, entered: list[Span], left: list[Span]) -> None:
-        started, ended = self._started, self._ended
-        for _, seq, sub, _, start, _, _ in entered:
-            # A retried call comes more than once: the first one is the start.
-            started.setdefault((seq, sub) if sub else seq, start)
-        if entered:
-            self.frame.widen(min([span[4] for span in entered]), None)
-        for _, seq, sub, _, _, end, outcome in left:
-            if outcome == "emitted":
-                ended[(seq, sub) if sub else seq] = end
+    def add(self, by_stage: Sequence[Sequence[Span]]) -> None:
+        for stage, started in zip(self.first, self._started, strict=True):
+            for _, seq, sub, _, start, _, _ in by_stage[stage]:
+                # A retried call comes more than once: the first one is the start.
+                started.setdefault((seq, sub) if sub else seq, start)
+            if by_stage[stage]:
+                self.frame.widen(min([span[4] for span in by_stage[stage]]), None)
+        ended = self._ended
+        for stage in self.last:
+            for _, seq, sub, _, _, end, outcome in by_stage[stage]:
+                if outcome == "emitted":
+                    self._end((seq, sub) if sub else seq, end)
         latencies = []
         for key, end in tuple(ended.items()):
-            begin = started.get(key)
-            if begin is None and isinstance(key, tuple):
-                begin = started.get(key[0])
+            begin = self._begin(key)
             if begin is not None:
                 del ended[key]
                 latencies.append(end - begin)
                 self.frame.widen(None, end)
         self.latency.add(latencies)
-        for waiting in (started, ended):
-            for key in tuple(islice(waiting, max(0, len(waiting) - WAITING))):
-                del waiting[key]
+        for waiting in (*self._started, ended):
+            _forget_oldest(waiting)
+        _forget_oldest(self._parts)
+
+    def _end(self, key: _Key, end: int) -> None:
+        if len(self.last) > 1:
+            done, latest = self._parts.pop(key, (0, end))
+            end = max(end, latest)
+            if done + 1 < len(self.last):
+                self._parts[key] = done + 1, end
+                return
+        self._ended[key] = end
+
+    def _begin(self, key: _Key) -> int | None:
+        """The first start of an item, or of what it was spawned from; None: has not come."""
+        begin: int | None = None
+        for started in self._started:
+            start = started.get(key)
+            if start is None and isinstance(key, tuple):
+                start = started.get(key[0])
+            if start is None:
+                return None
+            if begin is None or start < begin:
+                begin = start
+        return begin
+
+
+_Value = TypeVar("_Value")
+
+
+def _forget_oldest(waiting: dict[_Key, _Value]) -> None:
+    for key in tuple(islice(waiting, max(0, len(waiting) - WAITING))):
+        del waiting[key]
 
 
 class Summary:
@@ -201,7 +242,7 @@ class Summary:
         main = run.stages[0][:1] if run.stages else (MAIN_PIPELINE_NAME,)
         self._main = _PipelineFigures(main)
         self._nested = [
-            _NestedPipeline(prefix, positions[0], positions[-1])
+            _NestedPipeline(prefix, *ends_of(positions, feeders_of(run)))
             for prefix, positions in _nested(run.stages).items()
         ]
 
@@ -215,7 +256,7 @@ class Summary:
                 if some:
                     stage.add(some)
             for nested in self._nested:
-                nested.add(by_stage[nested.first], by_stage[nested.last])
+                nested.add(by_stage)
             if items:
                 completed = [item for item in items if item[4] == "completed"]
                 self._main.latency.add([end - begin for _, _, begin, end, _ in completed])
@@ -320,6 +361,20 @@ class Summary:
         begin, end = totals.get((scope, "begin_ns")), totals.get((scope, "end_ns"))
         frame.begin = None if begin is None else begin + self._origin
         frame.end = None if end is None else end + self._origin
+
+
+def feeders_of(run: RunInfo) -> Feeders:
+    """The stages that feed each stage and, behind the last one, the output."""
+    return run.feeders or ((), *((index,) for index in range(len(run.stages))))
+
+
+def ends_of(stages: Sequence[int], feeders: Feeders) -> tuple[list[int], list[int]]:
+    """Those of some stages that take what comes from outside, and those without followers
+    among them."""
+    inside = set(stages)
+    followed = {feeder for stage in stages for feeder in feeders[stage]}
+    first = [stage for stage in stages if not feeders[stage] or inside.isdisjoint(feeders[stage])]
+    return first, [stage for stage in stages if stage not in followed]
 
 
 def _nested(stages: Iterable[Path]) -> dict[Path, list[int]]:

@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pystream_sqlite
 import pytest
-from pystream_sqlite import _store, _writer
+from pystream_sqlite import _schema, _store, _writer
 
-from pystream_core import PlanError, StageStatistics, Statistics
+from pystream_core import SKIP, Pipeline, PlanError, Stage, StageStatistics, Statistics
 
 
 def size(folder):
@@ -239,3 +239,96 @@ def test_a_million_items_take_at_most_twenty_megabytes(recorded, folder, helpers
     assert largest <= 20_000_000
     assert size(folder) <= 20_000_000
     assert pystream_sqlite.read_profile("r").stages["MainPipeline__Stage_1"].calls == 1_000_000
+
+
+def halves(pipeline):
+    """Two branches side by side: the first one takes longer and filters, the last one tells
+    nothing about when an item has come through, or whether."""
+    pipeline.add(abs, name="in")
+    pipeline.add(
+        lambda item: SKIP if item % 5 == 0 else sum(range(20_000)), name="slow", after="in"
+    )
+    pipeline.add(lambda item: item, name="fast", after="in")
+
+
+@pytest.mark.parametrize("mode", ["serial", "threads"])
+@pytest.mark.parametrize("around", ["nested", "main"])
+def test_a_branching_run_is_read_back_with_the_same_figures(mode, around, folder):
+    """Its plan is stored: an item comes through when all ends have handed it on."""
+    child, pipeline = Pipeline(), Pipeline(use_profiler=True)
+    halves(pipeline if around == "main" else child)
+    if around == "nested":
+        child.serialize() if mode == "serial" else child.parallelize()
+        pipeline.add(child.as_stage(), name="Child")
+        pipeline.add(lambda pair: pair, name="out")
+    pipeline.serialize() if mode == "serial" else pipeline.parallelize()
+    with pipeline:
+        pipeline.run(range(50))
+        live = pipeline.profile()
+    (run,) = pystream_sqlite.recorded_runs()
+    read = pystream_sqlite.read_profile(run.id)
+    assert set(read.pipelines) == set(live.pipelines)
+    for name, figures in live.pipelines.items():
+        assert read.pipelines[name].items == figures.items == 40
+        assert read.pipelines[name].latency.mean == pytest.approx(figures.latency.mean)
+    path = "MainPipeline__Child" if around == "nested" else "MainPipeline"
+    least = live.stages[f"{path}__fast"].service.p50
+    assert 5 * least < read.pipelines[path].latency.p50 < live.pipelines[path].latency.p50 + 2e-6
+
+
+def test_a_run_in_a_row_stores_no_feeders(recorded, folder, helpers):
+    """Nor does one that was not told of any."""
+    recorded(3).collect(1).close()
+    assert helpers.query(folder, "SELECT feeders FROM run") == [(None,)]
+
+
+def test_calls_that_absorbed_an_item_are_read_back_as_such(folder, helpers):
+    """Their tag is one of its own, and the list that they give out has none."""
+
+    class Pairs(Stage):
+        def setup(self):
+            self.items = []
+
+        def __call__(self, item):
+            self.items.append(item)
+            return self.flush()[0] if len(self.items) == 2 else SKIP
+
+        def flush(self):
+            items, self.items = self.items, []
+            return [items] if items else []
+
+        def cleanup(self):
+            pass
+
+    pipeline = Pipeline(use_profiler=True)
+    pipeline.add(Pairs())
+    pipeline.add(len)
+    with pipeline.parallelize():
+        assert list(pipeline.stream(range(5))) == [2, 2, 1]
+        live = pipeline.profile()
+    tags = helpers.query(folder, "SELECT tag % 8, count(*) FROM span GROUP BY 1 ORDER BY 1")
+    assert tags == [(_schema.OUTCOMES.index("emitted"), 3), (_schema.OUTCOMES.index("absorbed"), 5)]
+    bins = helpers.query(folder, "SELECT bin, count(*) FROM item GROUP BY bin")
+    assert bins == [("absorbed", 5)]
+    (run,) = pystream_sqlite.recorded_runs()
+    read = pystream_sqlite.read_profile(run.id)
+    assert {name: each.calls for name, each in read.stages.items()} == {
+        name: each.calls for name, each in live.stages.items()
+    }
+    assert read.pipelines["MainPipeline"].items == 3
+
+
+def test_a_file_of_the_version_before_is_read_and_then_brought_up_to_date(
+    recorded, folder, helpers
+):
+    """Its runs are taken as stages in a row, as all were then."""
+    recorded(2, run_id="now").collect(3).close()
+    with closing(sqlite3.connect(folder / "profiles.sqlite")) as other:
+        other.execute("ALTER TABLE run DROP COLUMN feeders")
+        other.execute("PRAGMA user_version = 1")
+        other.commit()
+    assert pystream_sqlite.read_profile("now").pipelines["MainPipeline"].items == 3
+    recorded(2, run_id="later").collect(4).close()
+    assert helpers.query(folder, "PRAGMA user_version") == [(len(_schema.MIGRATIONS),)]
+    for name, items in (("now", 3), ("later", 4)):
+        assert pystream_sqlite.read_profile(name).pipelines["MainPipeline"].items == items

@@ -17,7 +17,7 @@ PATHS = (
 )
 
 
-def run_info(paths=PATHS, workers=None, started=10**15):
+def run_info(paths=PATHS, workers=None, started=10**15, feeders=()):
     return RunInfo(
         id="r",
         stages=paths,
@@ -25,6 +25,7 @@ def run_info(paths=PATHS, workers=None, started=10**15):
         executor="serial",
         started_ns=started,
         started_at=0.0,
+        feeders=feeders,
     )
 
 
@@ -169,6 +170,114 @@ def test_a_retried_first_call_is_where_the_latency_begins():
     assert summary.profile(0).pipelines["MainPipeline__Child"].latency.p50 == 30e-9
 
 
+# A -> Child: B -> (C, D, E) -> F; in Child only D and E join inside, as G
+BRANCHING = (
+    ("MainPipeline", "A"),
+    ("MainPipeline", "Child", "B"),
+    ("MainPipeline", "Child", "C"),
+    ("MainPipeline", "Child", "D"),
+    ("MainPipeline", "Child", "E"),
+    ("MainPipeline", "Child", "G"),
+    ("MainPipeline", "F"),
+)
+FEEDERS = ((), (0,), (1,), (1,), (1,), (3, 4), (2, 5), (6,))
+
+
+def branching_info(feeders=FEEDERS):
+    return run_info(paths=BRANCHING, feeders=feeders)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 1000), min_size=5, max_size=5),  # service of B, C, D, E, G
+            st.sampled_from([None, 1, 2, 3, 5]),  # where it is filtered
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(1, 30),
+    st.randoms(),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_nested_pipeline_with_several_ends_lasts_to_the_latest(items, batch, rng):
+    """From its first stage's start; only items that all ends have handed on count."""
+    spans, expected = [], []
+    for seq, ((b, c, d, e, g), filtered) in enumerate(items):
+        begin = 10_000 * seq
+        ends = {1: begin + b}
+        ends |= {2: ends[1] + c, 3: ends[1] + d, 4: ends[1] + e}
+        ends[5] = max(ends[3], ends[4]) + g
+        gone = {1: {2, 3, 4, 5}, 3: {5}}.get(filtered, set())
+        for stage, end in ends.items():
+            if stage not in gone:
+                start = begin if stage == 1 else max(ends[f] for f in FEEDERS[stage])
+                outcome = "filtered" if stage == filtered else "emitted"
+                spans.append((stage, seq, 0, start, start, end, outcome))
+        if filtered is None:
+            expected.append((begin, max(ends[2], ends[5])))
+    rng.shuffle(spans)
+    summary = Summary(branching_info())
+    for at in range(0, len(spans), batch):
+        summary.add(spans[at : at + batch], [])
+    pipelines = summary.profile(0).pipelines
+    assert ("MainPipeline__Child" in pipelines) == bool(expected)
+    if expected:
+        child = pipelines["MainPipeline__Child"]
+        latencies = [end - begin for begin, end in expected]
+        assert child.items == len(expected)
+        assert child.latency.mean == pytest.approx(sum(latencies) / len(latencies) / 1e9)
+        assert child.latency.p90 == percentile(latencies, 0.9) / 1e9
+        window = max(end for _, end in expected)  # the first item came at 0
+        assert child.throughput == pytest.approx(len(expected) / window * 1e9)
+
+
+def test_pipelines_on_two_branches_have_figures_of_their_own():
+    """Neither begins with the other, although their stages are listed in a row."""
+    paths = (("M", "a"), ("M", "X", "x"), ("M", "X", "y"), ("M", "Y", "z"))
+    summary = Summary(run_info(paths=paths, feeders=((), (0,), (0,), (0,), (1, 2, 3))))
+    summary.add(
+        [
+            (1, 0, 0, 0, 10, 15, "emitted"),
+            (2, 0, 0, 0, 8, 12, "emitted"),
+            (3, 0, 0, 0, 20, 90, "emitted"),
+        ],
+        [],
+    )
+    pipelines = summary.profile(0).pipelines
+    assert pipelines["M__X"].latency.p50 == 7e-9  # two first stages: from the earlier start
+    assert pipelines["M__Y"].latency.p50 == 70e-9
+
+
+def test_a_list_lasts_from_the_last_item_that_went_into_it():
+    """An item that was absorbed inside a nested pipeline lends its start to the list."""
+    summary = Summary(run_info())
+    absorbed = [(1, seq, 0, 0, 10 * seq, 10 * seq + 1, "absorbed") for seq in range(3)]
+    summary.add([*absorbed, (2, 2, 0, 21, 30, 40, "emitted")], [])
+    child = summary.profile(0).pipelines["MainPipeline__Child"]
+    assert (child.items, child.latency.p50) == (1, 20e-9)
+
+
+def test_items_that_one_branch_has_lost_are_forgotten(monkeypatch):
+    """What the others have done of them does not pile up."""
+    from pystream_sqlite import _summary
+
+    monkeypatch.setattr(_summary, "WAITING", 100)
+    summary = Summary(branching_info())
+    for seq in range(0, 1000, 10):
+        summary.add(
+            [
+                (stage, s, 0, 0, s, 2 * s, "emitted")
+                for s in range(seq, seq + 10)
+                for stage in (1, 2)
+            ],
+            [],
+        )
+    (child,) = summary._nested
+    assert len(child._parts) <= 100
+    assert child._ended == {}
+
+
 def test_memory_is_bounded_and_sums_stay_exact(monkeypatch):
     from pystream_sqlite import _summary
 
@@ -182,7 +291,7 @@ def test_memory_is_bounded_and_sums_stay_exact(monkeypatch):
         summary.add(batch, [])
     stage = summary._stages[0]
     assert len(stage.service._last) <= 125
-    assert len(summary._nested[0]._started) <= 110
+    assert len(summary._nested[0]._started[0]) <= 110
     figures = summary.profile(0).stages["MainPipeline__A"]
     assert figures.calls == 5000
     assert figures.service.mean == pytest.approx(2499.5e-9)
