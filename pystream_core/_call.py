@@ -765,13 +765,14 @@ class Chain:
             yield given_out
 
     def abandon(self, items: Sequence[Envelope] = ()) -> None:
-        """The closer leaves the worker behind: end its copies of an item in several branches.
-        An item that is not is counted by the ledger itself.
+        """The closer leaves the worker behind: end its copies of an item in several branches,
+        and what waits in batching stages. Another item is counted by the ledger itself.
 
         Args:
             items: what the worker has in hand, as far as the closer knows.
         """
         self._lose_waiting("abandoned")
+        self.lose_held("abandoned")
         for copy in items if self._in_hand is None else (self._in_hand,):
             if copy.branches is not None:
                 stage = self._first + self.position

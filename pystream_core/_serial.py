@@ -225,6 +225,7 @@ class SerialExecutor(Executor):
             position = self._chain.position
             if position == _IN_SOURCE:
                 logger.warning("the source of a stream has not returned and is left behind")
+                self._chain.lose_held(self._run.reason)
             elif self._turn.owner is not None:  # pragma: no branch - else it came back just now
                 stuck = self._chain.steps[position]
                 stuck.instance.leave_behind()

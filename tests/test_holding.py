@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pystream_core import SKIP, Pipeline, Stage
-from pystream_core.testing import PATIENCE, broken_law, wait_until
+from pystream_core.testing import PATIENCE, Gate, broken_law, in_thread, wait_until
 
 
 class Neighbours(Stage[Any]):
@@ -137,3 +137,68 @@ def test_a_flush_may_return_an_array(chosen: Callable[[Pipeline], Pipeline]) -> 
     with chosen(pipeline):
         assert [int(each) for each in pipeline.stream([0, 0, 0])] == [0, 0, 0]
         assert wait_until(lambda: not pipeline.statistics().in_flight)
+
+
+class Stuck(Neighbours):
+    """Comes to a gate in its flush, or in the call with ``at``."""
+
+    def __init__(self, gate: Gate, at: Any = None) -> None:
+        super().__init__()
+        self._gate, self._at = gate, at
+
+    def __call__(self, item: Any) -> Any:
+        if item == self._at:
+            self._gate(item)
+        self._items.append(item)
+        return SKIP
+
+    def flush(self) -> list[list[Any]]:
+        if self._at is None:
+            self._gate(None)
+        return super().flush()
+
+
+@pytest.mark.parametrize("at", [None, "c"])
+def test_what_waits_in_a_stage_that_is_left_behind_counts_as_abandoned(
+    at: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No item ends as absorbed whose list never comes out."""
+    gate = Gate()
+    pipeline = Pipeline()
+    pipeline.add(Stuck(gate, at))
+    pipeline.parallelize(drain_timeout=0.2, stuck_timeout=0.2)
+    try:
+        for item in "abc":
+            pipeline.forward(item)
+        pipeline.cleanup()
+        ledger = pipeline.statistics()
+    finally:
+        gate.open()
+    assert broken_law(ledger) == []
+    assert (ledger.absorbed, dict(ledger.dropped)) == (0, {"abandoned": 3})
+    assert "left behind" in caplog.text
+
+
+def test_what_waits_while_the_source_of_a_serial_stream_is_left_behind_is_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The next run begins with nothing, and the count says so."""
+    gate = Gate()
+
+    def source() -> Iterator[str]:
+        yield "a"
+        yield gate("b")
+
+    pipeline = Pipeline()
+    pipeline.add(Neighbours())
+    pipeline.serialize()
+    reader = in_thread(lambda: list(pipeline.stream(source())))
+    try:
+        assert gate.wait_entered()
+        pipeline.cleanup(timeout=0.2)
+        ledger = pipeline.statistics()
+    finally:
+        gate.open()
+    reader.wait()
+    assert broken_law(ledger) == []
+    assert (ledger.admitted, ledger.absorbed, ledger.dropped_total) == (1, 0, 1)
