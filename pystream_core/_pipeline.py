@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from threading import TIMEOUT_MAX
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ._errors import (
     PipelineBusy,
@@ -39,6 +39,9 @@ from ._results import ResultStream
 from ._session import Session, Settings
 from ._stage import Stage, StageFactory, call_kind
 from ._ticker import check_period
+
+if TYPE_CHECKING:
+    from ._drawing import Drawing
 
 T = TypeVar("T")
 
@@ -678,8 +681,37 @@ class Pipeline:
             session.run.recorder.pass_now()
         return self._profiler.summarize()
 
+    def graph(self) -> Drawing:
+        """The graph of the stages, to look at: ``print(pipeline.graph())`` draws it as a tree.
+
+        Its ``text()``, ``mermaid()``, ``dot()`` and ``svg()`` give it as text of that kind.
+        Nothing is run or started, and no mode need be chosen.
+
+        Raises:
+            PlanError: the stages do not fit together, as ``parallelize`` would say.
+        """
+        from ._drawing import Drawing
+
+        # Without a mode it shows what was asked for; a serial pipeline has no workers.
+        plan, _ = self._description.plan(self._description.mode or "parallel")
+        return Drawing(plan, self._placement)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the graph as a picture, and the ``repr`` as text."""
+        try:
+            bundle = {"text/plain": repr(self), "image/svg+xml": self.graph().svg()}
+        except PlanError as error:  # it is being built
+            bundle = {"text/plain": f"{self!r}\n{describe_error(error)}"}
+        return {
+            kind: shown
+            for kind, shown in bundle.items()
+            if (not include or kind in include) and kind not in (exclude or ())
+        }
+
     def __repr__(self) -> str:
-        names = " -> ".join(entry.name for entry in self._description.entries) or "no stages"
+        from ._drawing import outline
+
+        names = outline({entry.name: entry.options.after for entry in self._description.entries})
         session = self._session
         if self._lent():
             state = "part of another pipeline"

@@ -244,14 +244,17 @@ class Description:
             )
         return name
 
-    def plan(self) -> tuple[Plan, tuple[Any, ...]]:
+    def plan(self, mode: Mode | None = None) -> tuple[Plan, tuple[Any, ...]]:
         """The frozen plan and, in the same order, what was kept beside each leaf stage.
+
+        Args:
+            mode: what it is planned for; by default the mode that has been chosen.
 
         Raises:
             PlanError: the stages do not fit together.
             DuplicateStageName: two full paths are the same text.
         """
-        mode = self.mode or "serial"
+        mode = mode or self.mode or "serial"
         laid = _Laid()
         result = self._lay(laid, (MAIN_PIPELINE_NAME,), None, None, ())
         graph = Graph(tuple(each.feed for each in laid.leaves), result)
