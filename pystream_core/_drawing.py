@@ -352,7 +352,10 @@ def _described(
         return
     yield lead + node.label
     for note in notes:
-        yield f"{inside}  {note}"
+        if len(inside) + 2 + len(note) > width and note.startswith("["):
+            yield from (f"{inside}  [{option}]" for option in options)
+        else:
+            yield f"{inside}  {note}"
 
 
 # -- other tools -----------------------------------------------------------------------

@@ -185,8 +185,9 @@ def test_ascii_lines_and_a_narrow_width_fold_the_options_below_the_name(diamond)
     """Nothing is cut off: what does not fit beside a name stands below it."""
     text = diamond.graph().text(width=40, ascii=True)
     assert text.isascii()
-    assert max(map(len, text.splitlines())) <= 60
-    assert "|- motion\n|    [workers=2, overflow=drop_oldest, max_age=0.1]\n|  blur\n" in text
+    assert max(map(len, text.splitlines())) <= 40
+    assert "|- motion\n|    [workers=2]\n|    [overflow=drop_oldest]\n|    [max_age=0.1]\n" in text
+    assert "|- motion\n|    [workers=2, over" in diamond.graph().text(width=52, ascii=True)
     assert "join <- (blur, curve)" in text
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pystream_core import (
+    MAIN_PIPELINE_NAME,
     DuplicateStageName,
     InvalidStageName,
     Pipeline,
@@ -91,10 +92,11 @@ def load(path: Path, *, executor: str | None = None, profile: bool | None = None
         sys.path.insert(0, str(file.folder))
     wanted = profile if profile is not None else file.pipeline.profile
     pipeline, notes = _empty(file, wanted, mistakes)
-    makers = _add_stages(pipeline, file, mistakes)
+    makers, fits = _add_stages(pipeline, file, mistakes)
     source = None if file.source is None else _source(file.source, mistakes)
     name = executor or file.pipeline.executor
-    _choose_mode(pipeline, file, name, mistakes, overridden=executor is not None)
+    ready = pipeline if fits else Pipeline()  # what is wrong beside the stages is told as well
+    _choose_mode(ready, file, name, mistakes, overridden=executor is not None)
     if len(mistakes):
         _try_out(makers, mistakes)
     mistakes.refuse()
@@ -108,6 +110,42 @@ def load(path: Path, *, executor: str | None = None, profile: bool | None = None
         notes=notes,
         _makers=makers,
     )
+
+
+def describe(path: Path) -> Pipeline:
+    """Read a file and build the pipeline that it describes, to be looked at, not to be run.
+
+    Names are looked up as by :func:`load`, and the same is wrong; but the source is not asked
+    for items, and no observer is made and no stage.
+
+    Raises:
+        BadFile: with everything that is wrong.
+    """
+    mistakes = _mistakes_of(path)
+    file = read(path, mistakes)
+    if str(file.folder) not in sys.path:
+        sys.path.insert(0, str(file.folder))
+    for key, names in (("observers", file.pipeline.observers), ("profiler", _profiler(file))):
+        for name in names:
+            try:
+                registry().observer(name)
+            except PyStreamError as error:
+                mistakes.add(("pipeline", key), str(error))
+    pipeline = Pipeline()
+    _, fits = _add_stages(pipeline, file, mistakes)
+    if file.source is not None:
+        _source_of(file.source, mistakes)
+    ready = pipeline if fits else Pipeline()
+    _choose_mode(ready, file, file.pipeline.executor, mistakes, overridden=False)
+    mistakes.refuse()
+    return pipeline
+
+
+def _profiler(file: PipelineFile) -> tuple[str, ...]:
+    """The profiler, if the file asks for it."""
+    table = file.pipeline
+    asked = table.profile or (table.profile is None and table.profiler != "sqlite")
+    return (table.profiler,) if asked else ()
 
 
 def _mistakes_of(path: Path) -> Mistakes:
@@ -145,7 +183,9 @@ def _empty(
 
 def _add_stages(
     pipeline: Pipeline, file: PipelineFile, mistakes: Mistakes
-) -> tuple[tuple[StageTable, Any], ...]:
+) -> tuple[tuple[tuple[StageTable, Any], ...], bool]:
+    """Add the stages; what was looked up, and whether they fit together."""
+    names: dict[str, StageTable] = {}
     taken = {table.name for table in file.stages}
     makers = []
     for table in file.stages:
@@ -157,12 +197,14 @@ def _add_stages(
         if stage is not None:
             makers.append((table, stage))
         name = table.name
-        if name is None and sound:
+        if name is None:
             name = _free_name(stage, table.use, taken)
             taken.add(name)
+        follows = {"after": options["after"]} if "after" in options else {}
         try:
             # A stage that is wrong keeps its place, so that the names are checked as well.
-            pipeline.add(stage if sound else _nothing, name, **(options if sound else {}))
+            pipeline.add(stage if sound else _nothing, name, **(options if sound else follows))
+            names[name or _own_name(stage) or f"Stage_{len(names) + 1}"] = table
         except DuplicateStageName:
             message = f"another stage is called {name!r}: give this one a name of its own"
             mistakes.add((*table.place, "name"), message, called=table.called)
@@ -170,7 +212,56 @@ def _add_stages(
             mistakes.add((*table.place, "name"), str(error), called=table.called)
         except PlanError as error:
             mistakes.add(table.place, str(error), called=table.called)
-    return tuple(makers)
+    return tuple(makers), _fit(pipeline, file, names, mistakes)
+
+
+def _fit(
+    pipeline: Pipeline,
+    file: PipelineFile,
+    names: Mapping[str, StageTable],
+    mistakes: Mistakes,
+) -> bool:
+    """Note what is wrong with how the stages follow one another; whether anything is."""
+    known = {*names, *file.left_out, *(table.name for table in file.stages)}
+    fits = True
+    for table in file.stages:
+        for name in dict.fromkeys(table.add.get("after", ())):
+            if name not in known and "" not in file.left_out:
+                others = ", ".join(repr(each) for each in names)
+                message = f"there is no stage {name!r}{near_miss(name, names)}; stages: {others}"
+            elif table.add["after"].count(name) > 1:
+                message = f"names {name!r} twice"
+            else:
+                continue
+            mistakes.add((*table.place, "after"), message, called=table.called)
+            fits = False
+    if not fits:
+        return False
+    try:
+        pipeline.graph()
+    except PlanError as error:
+        if file.left_out or len(names) < len(file.stages):
+            return False  # because of what is missing, which is told already
+        table = _named(str(error), names)
+        at = (*table.place, *(("after",) if "after" in table.add else ()))
+        mistakes.add(at, str(error), called=table.called)
+        return False
+    return True
+
+
+def _named(message: str, names: Mapping[str, StageTable]) -> StageTable:
+    """The stage at which a message about a plan belongs: the first one of a path that it
+    names, or of a circle one that says where it stands."""
+    paths = {f"{MAIN_PIPELINE_NAME}__{name}": table for name, table in names.items()}
+    found = [(message.find(repr(path)), table) for path, table in paths.items()]
+    if not any(place >= 0 for place, _ in found):
+        found = [
+            ("after" not in table.add, table)
+            for name, table in names.items()
+            if repr(name) in message
+        ]
+    found = [each for each in found if each[0] >= 0] or [(0, one) for one in names.values()]
+    return min(found, key=lambda each: each[0])[1]
 
 
 def _nothing(item: Any) -> Any:
@@ -182,16 +273,21 @@ def _free_name(stage: Any, use: str, taken: set[str | None]) -> str | None:
 
     None, for the pipeline's own choice, where the stage brings a name or that text is no name.
     """
-    made = stage.make if isinstance(stage, StageFactory) else stage
-    own = getattr(made, "name", "") if isinstance(made, (Stage, type)) else ""
     base = use.rpartition(":")[2].rpartition("/")[2]
-    if (isinstance(own, str) and own) or "__" in base:
+    if not base or _own_name(stage) or "__" in base:
         return None
     name, number = base, 1
     while name in taken:
         number += 1
         name = f"{base}_{number}"
     return name
+
+
+def _own_name(stage: Any) -> str:
+    """The name that a stage brings along."""
+    made = stage.make if isinstance(stage, StageFactory) else stage
+    own = getattr(made, "name", "") if isinstance(made, (Stage, type)) else ""
+    return own if isinstance(own, str) else ""
 
 
 def _resolve(options: dict[str, Any], table: StageTable, mistakes: Mistakes) -> None:
@@ -264,6 +360,18 @@ def _is_an_object(target: Any) -> bool:
 
 
 def _source(table: SourceTable, mistakes: Mistakes) -> Iterable[Any] | None:
+    """The items; None when something is wrong."""
+    make = _source_of(table, mistakes)
+    if make is None:
+        return None
+    if not callable(make):
+        items: Iterable[Any] = make
+        return items
+    return _opened(make, table, mistakes)
+
+
+def _source_of(table: SourceTable, mistakes: Mistakes) -> Any:
+    """What gives the items when it is called with the options, or has them already."""
     place = ("source", "use")
     make: Any
     if ":" in table.use:
@@ -288,7 +396,7 @@ def _source(table: SourceTable, mistakes: Mistakes) -> Iterable[Any] | None:
     wrong = signature(make, item=False).wrong(table.options)
     for name, message in wrong:
         mistakes.add(("source", name), message)
-    return None if wrong else _opened(make, table, mistakes)
+    return None if wrong else make
 
 
 def _opened(

@@ -50,6 +50,26 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 
+def print_tree(console: Console, draw: Callable[..., str]) -> None:
+    """The tree of a pipeline; on a terminal fitted to it, and the stages stand out.
+
+    Args:
+        console: where it is printed.
+        draw: the ``text`` of its graph.
+    """
+    from rich.text import Text
+
+    encoding = (getattr(console.file, "encoding", None) or "utf-8").lower()
+    width = console.width if console.is_terminal else None
+    text = draw(width=width, ascii=not encoding.startswith("utf"))
+    for line in text.splitlines():
+        shown = Text(line)
+        shown.highlight_regex(
+            r"^[├└│╎↳─ |`:>-]+|^(input|output)\b|(←|<-) [({].*|\[[^\[]*\]$", "dim"
+        )
+        console.print(shown, soft_wrap=True)
+
+
 class _LogLines(logging.Handler):
     """Shows records as lines, without tracebacks unless they are wanted.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +40,7 @@ _ALLOWED: Final[Mapping[str, str]] = {
     "of a function",
     "max_age": "seconds above 0",
     "placement": "the name of a placement",
+    "after": "the name of a stage, or a list of at least one",
 }
 ADD_OPTIONS: Final = tuple(each.name for each in dataclasses.fields(StageOptions))
 """What ``Pipeline.add`` takes beside the stage and its name."""
@@ -122,12 +123,14 @@ class PipelineFile:
     Attributes:
         path: the file.
         source: None when its table is missing or wrong.
+        left_out: names of the stages that are left out, ``""`` for one without a name.
     """
 
     path: Path
     pipeline: PipelineTable
     source: SourceTable | None
     stages: tuple[StageTable, ...]
+    left_out: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> Path:
@@ -146,11 +149,14 @@ def read(path: Path, mistakes: Mistakes) -> PipelineFile:
         if key not in _TABLES:
             _unknown(mistakes, (key,), key, _TABLES)
     document = _placed(document, str(path.absolute().parent))
+    tables = document.get("stage", [])
+    stages = _stages(tables, mistakes)
     return PipelineFile(
         path=path,
         pipeline=_pipeline(_table(document, "pipeline", mistakes), mistakes),
         source=_source(document, mistakes),
-        stages=_stages(document.get("stage", []), mistakes),
+        stages=stages,
+        left_out=_left_out(tables, stages),
     )
 
 
@@ -270,6 +276,15 @@ def _stages(tables: Any, mistakes: Mistakes) -> tuple[StageTable, ...]:
     return tuple(each for each in found if each is not None)
 
 
+def _left_out(tables: Any, stages: Sequence[StageTable]) -> frozenset[str]:
+    if not isinstance(tables, list):
+        return frozenset({""})
+    kept = {table.place[1] for table in stages}
+    lost = (each for number, each in enumerate(tables, 1) if number not in kept)
+    names = (each.get("name") if isinstance(each, dict) else None for each in lost)
+    return frozenset(name if isinstance(name, str) else "" for name in names)
+
+
 def _stage(
     place: tuple[str | int, ...], table: Mapping[str, Any], mistakes: Mistakes
 ) -> StageTable | None:
@@ -333,12 +348,14 @@ def _add_option(
     place: tuple[str | int, ...], key: str, value: Any, mistakes: Mistakes, called: str
 ) -> Any:
     """The value if it is one that ``add`` takes, else None. A function is still text here."""
-    place = (*place, key)
+    place, given = (*place, key), value
     if key == "on_error":
         if isinstance(value, dict):
             return _retry(place, value, mistakes, called)
         if isinstance(value, str) and ":" in value:
             return value
+    if key == "after":
+        value = tuple(value) if isinstance(value, list) else (value,)
     try:
         StageOptions(**{key: value})
     except PlanError as error:
@@ -350,7 +367,7 @@ def _add_option(
             if isinstance(value, str)
             else ""
         )
-        mistakes.add(place, f"must be {_ALLOWED[key]}, not {shown(value)}{hint}", called=called)
+        mistakes.add(place, f"must be {_ALLOWED[key]}, not {shown(given)}{hint}", called=called)
         return None
     return value
 

@@ -241,7 +241,7 @@ def add_options() -> tuple[str, ...]:
     from inspect import signature as python_signature
 
     names = python_signature(Pipeline.add).parameters
-    return tuple(name for name in names if name not in ("self", "stage", "after"))
+    return tuple(name for name in names if name not in ("self", "stage"))
 
 
 def _assignment(option: Option) -> str:

@@ -161,6 +161,8 @@ def run(
     name = "count"
     workers = 2                   # also: ordered, capacity, overflow, on_error,
                                   # max_age, placement
+    after = "other"               # the stage, or list of stages, that it follows;
+                                  # left out: the one before
     letters = "abc"               # an option of the stage itself
     options = { name = "x" }      # the same, for names that are taken above
     \b
@@ -176,6 +178,34 @@ def run(
     """
     with _reported_as_json(as_json, str(file)):
         ctx.exit(_run(file, executor, profile, limit, as_json))
+
+
+@cli.command()
+@click.argument(
+    "file", metavar="FILE.toml", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--mermaid", "form", flag_value="mermaid", help="Print a Mermaid flowchart.")
+@click.option("--dot", "form", flag_value="dot", help="Print a digraph for Graphviz.")
+@click.option("--svg", "form", flag_value="svg", help="Print a picture, as SVG.")
+@_debug_option
+def graph(file: Path, form: str | None) -> None:
+    """Draw the stages that FILE.toml describes, as a tree.
+
+    Nothing is run: the names in the file are looked up, and everything that is wrong with it is
+    told as by `pystream run`. Modules that it names are imported.
+
+    Exit codes: 0 drawn, 2 wrong file or options.
+    """
+    from ._build import describe
+
+    with _log(), redirect_stdout(sys.stderr):  # what modules print while they are imported
+        drawing = describe(file).graph()
+    if form is not None:
+        click.echo(getattr(drawing, form)(), nl=False)
+        return
+    from ._console import print_tree
+
+    print_tree(_stdout(), drawing.text)
 
 
 @cli.command()

@@ -248,7 +248,11 @@ use = "acme.blur"
         (f'{SOURCE}[[stage]]\nuse = "pace"\nname = "a__b"', "stage[1].name (a__b)", "underscore"),
         (f'{SOURCE}[[stage]]\nuse = "pace"\noptions = 3', "stage[1].options (pace)", "a table"),
         (f'{SOURCE}[[stage]]\nuse = "pace"\nmax_age = 0', "stage[1].max_age (pace)", "above 0"),
-        (f'{SOURCE}[[stage]]\nuse = "pace"\nafter = "x"', "stage[1].after (pace)", "after="),
+        (
+            f'{SOURCE}[[stage]]\nuse = "pace"\nafter = "x"',
+            "stage[1].after (pace)",
+            "there is no stage 'x'",
+        ),
         (
             f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = "process"',
             "stage[1].placement (pace)",
