@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 import numpy as np
 import pystream_video
 import pytest
-from pystream_video import Box, Gray, Motion, MotionFrame, Resize
+from pystream_video import Box, Gray, Motion, MotionFrame, Resize, VideoWriter
 from pystream_video.regions import connected, merged
 
 from pystream_core import PlanError, Stage
@@ -34,6 +34,29 @@ def motion_of(*frames, **options):
     """What the last of several frames gives."""
     stage = Motion(**options)
     return [stage(frame) for frame in frames][-1]
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("name", ["resize", "same size", "gray", "motion", "write"])
+def test_no_stage_changes_a_frame_that_others_may_have_too(tmp_path, name, gray) -> None:
+    """Branches get the same array, here one that cannot be written to; its copy is drawn into."""
+    stage = {
+        "resize": lambda: Resize(width=160),
+        "same size": lambda: Resize(width=320, height=240),
+        "gray": Gray,
+        "motion": Motion,
+        "write": lambda: VideoWriter(tmp_path / "out.mkv", codec="ffv1", pixel_format="gray"),
+    }[name]()
+    for corner in (40, 120):
+        frame = with_squares((corner, 60))
+        frame = frame[..., 0].copy() if gray else frame
+        before = frame.copy()
+        frame.flags.writeable = False
+        result = stage(frame)
+        assert (frame == before).all()
+        assert name in ("same size", "gray", "write") or not np.shares_memory(result, frame)
+    assert name != "motion" or result.count == 2
+    stage.cleanup()
 
 
 @pytest.mark.parametrize(
