@@ -56,6 +56,55 @@ def test_the_motion_example_writes_a_playable_video(tmp_path: Path, command: str
     assert (tmp_path / "profiles" / "profiles.sqlite").is_file()
 
 
+TREE = """\
+input
+resize
+├─ motion
+│  ↳ curve
+├─ small
+│  gray
+│  brightness
+│  ↳ curve
+curve ← (motion, brightness)
+write
+output
+"""
+
+
+@pytest.mark.parametrize("command", ["toml", "script"])
+def test_the_branches_example_writes_both_branches_into_one_picture(
+    tmp_path: Path, command: str
+) -> None:
+    """Every frame has its rectangles from one branch and its point of the curve from the other."""
+    arguments = {
+        "toml": ["-m", "pystream", "run", str(EXAMPLES / "branches.toml")],
+        "script": [str(EXAMPLES / "branches.py")],
+    }[command]
+    done = python(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "132 admitted = 132 completed" in done.stdout
+    with av.open(str(tmp_path / "branches.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(432, 640, 3)] * 132
+    red, green, blue = np.moveaxis(frames[60].astype(int), -1, 0)
+    assert ((green > 180) & (red < 90) & (blue < 120))[:360].sum() > 50  # rectangles
+    for number in (20, 60, 131):
+        red, green, blue = np.moveaxis(frames[number][360:].astype(int), -1, 0)
+        columns = ((red > 150) & (blue < 140) & (red > green)).any(axis=0)  # the curve is yellow
+        drawn = 4 * (number + 1)
+        assert columns[:drawn].mean() > 0.8
+        assert not columns[drawn + 8 :].any()
+
+
+def test_the_branches_example_draws_itself(tmp_path: Path) -> None:
+    """The file and the script are the same pipeline; drawing it writes nothing."""
+    done = python("-m", "pystream", "graph", str(EXAMPLES / "branches.toml"), folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, TREE), done.stderr
+    assert list(tmp_path.iterdir()) == []
+    script = python(str(EXAMPLES / "branches.py"), folder=tmp_path)
+    assert script.stdout.startswith(TREE), script.stderr
+
+
 def test_the_live_example_reads_results_while_it_runs(tmp_path: Path) -> None:
     """The newest frame wins; what was dropped is counted."""
     done = python(str(EXAMPLES / "live.py"), folder=tmp_path)
