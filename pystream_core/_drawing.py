@@ -96,6 +96,8 @@ def outline(after: Mapping[str, Sequence[str] | None]) -> str:
     Args:
         after: what each stage was said to follow, in the order of adding; see ``arrange``.
     """
+    if all(each is None for each in after.values()):  # most pipelines, and often shown
+        return _chained(list(after))
     try:
         arranged = arrange(after)
     except PlanError:
@@ -223,7 +225,7 @@ def _flow(plan: Plan, placement: str | None) -> _Flow:
             return (place(feed),), ()
         found = tuple(place(part) for part in feed.parts)
         names = feed.names or tuple(_called(paths[each], at) for each in found)
-        shown = ", ".join(_shortened(visible(name), _LONGEST_NAME) for name in names)
+        shown = _few(names)
         brought = f"({shown})" if feed.names is None else f"{{{shown}}}"
         return tuple(dict.fromkeys(found)), (brought,)
 
@@ -237,8 +239,7 @@ def _flow(plan: Plan, placement: str | None) -> _Flow:
         assert isinstance(feed, Gathered)
         group = _common([plan.stages[each].path for each in stages_in(feed)])
         found = tuple(dict.fromkeys(place(part) for part in feed.parts))
-        names = ", ".join(feed.names or ())
-        nodes.append(_Node(f"{{{names}}}", groups=group[1:], feeders=found))
+        nodes.append(_Node(f"{{{_few(feed.names or ())}}}", groups=group[1:], feeders=found))
         paths.append(group)
         places[feed] = len(nodes) - 1
         return places[feed]
@@ -256,6 +257,12 @@ def _flow(plan: Plan, placement: str | None) -> _Flow:
     found, joined = feeders(result, main, last=own)
     nodes.append(_Node("output", joined, feeders=found, end=True))
     return _Flow(tuple(nodes))
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names in a line; of many the first ones and the last."""
+    shown = [_shortened(visible(name), _LONGEST_NAME) for name in names]
+    return ", ".join([*shown[:6], "…", shown[-1]] if len(shown) > 8 else shown)
 
 
 def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -385,6 +392,8 @@ def _for_mermaid(text: str) -> str:
         between = each in "_-." and len(beside) == 2 and beside.isalnum()
         plain = each.isalnum() or each == " " or each in ",=" or between
         out.append(each if plain else f"#{ord(each)};")
+        if text[place : place + 2] == r"\n":  # a line break even when it is written so
+            out.append("#8203;")  # a space without width
     return "".join(out)
 
 
@@ -448,11 +457,18 @@ class _NotNested(Exception):
     """Branches part and join in a way that parentheses cannot show."""
 
 
-def _outlined(flow: _Flow) -> str:
-    names = [node.label for node in flow.nodes if node.stage]
+def _chained(names: Sequence[str]) -> str:
     if not names:
         return "no stages"
-    chain = all(len(each) == 1 for each in flow.followers[:-1])
+    text = " -> ".join(_shortened(visible(name), _LONGEST_NAME) for name in names[: _MANY + 1])
+    fits = len(names) <= _MANY and len(text) <= _LONGEST_OUTLINE
+    return text if fits else _listed(names, "", arrows=True)
+
+
+def _outlined(flow: _Flow) -> str:
+    names = [node.name for node in flow.nodes if node.stage]
+    if all(len(each) == 1 for each in flow.followers[:-1]):
+        return _chained(names)
     if len(names) <= _MANY:
         try:
             text = " -> ".join(_in_series(flow, 0, len(flow.nodes) - 1))
@@ -460,7 +476,7 @@ def _outlined(flow: _Flow) -> str:
             text = ""
         if 0 < len(text) <= _LONGEST_OUTLINE:
             return text
-    return _listed(names, "" if chain else "branching", arrows=chain)
+    return _listed(names, "branching")
 
 
 def _in_series(flow: _Flow, number: int, stop: int) -> list[str]:
@@ -487,9 +503,8 @@ def _in_series(flow: _Flow, number: int, stop: int) -> list[str]:
 
 def _listed(names: Sequence[str], remark: str, *, arrows: bool = False) -> str:
     """Names that are too many for a line, or have no order that a line could show."""
-    shown = [_shortened(visible(name), 30) for name in names]
-    between = " -> " if arrows else ", "
-    if len(shown) > 6:
-        shown = [*shown[:3], "…", *shown[-2:]]
+    few = names if len(names) <= 6 else [*names[:3], "…", *names[-2:]]
+    if len(names) > 6:
         remark = f"{len(names)} stages{f', {remark}' if remark else ''}"
-    return between.join(shown) + (f" ({remark})" if remark else "")
+    shown = (" -> " if arrows else ", ").join(_shortened(visible(name), 30) for name in few)
+    return shown + (f" ({remark})" if remark else "")

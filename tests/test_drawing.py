@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import html
+import itertools
 import re
 import subprocess
 import sys
@@ -101,7 +103,8 @@ def read_mermaid(text):
         assert not set(label.replace("<br/>", "")) & set('<>`*&"[]{}()\\|%'), label
         assert not re.search(r"#(?!\d+;)", label)
         plain = [
-            re.sub(r"#(\d+);", lambda one: chr(int(one[1])), part) for part in label.split("<br/>")
+            re.sub(r"#(\d+);", lambda one: chr(int(one[1])), part).replace("\\\u200bn", r"\n")
+            for part in label.split("<br/>")
         ]
         if found[1]:
             depth += 1
@@ -458,6 +461,59 @@ def test_any_graph_is_drawn_completely(data) -> None:
     joins = [feeders for feeders in plan.graph.feeders if len(feeders) > 1]
     assert sum(line.startswith("↳") for line in lines) == sum(map(len, joins))
     assert repr(pipeline).count("s0") == 1
+
+
+def any_pipeline(data, depth, count):
+    """A random graph, some of whose stages are pipelines; names are numbers."""
+    pipeline = Pipeline()
+    added: list[str] = []
+    for _ in range(data.draw(st.integers(1, 5))):
+        name = f"s{next(count)}"
+        after = None
+        if added and data.draw(st.booleans()):
+            after = data.draw(st.lists(st.sampled_from(added), min_size=1, max_size=3, unique=True))
+        if depth and data.draw(st.integers(0, 3)) == 0:
+            child = any_pipeline(data, depth - 1, count)
+            pipeline.add(child.serialize().as_stage(), name, after=after)
+        else:
+            pipeline.add(keep, name, after=after)
+        added.append(name)
+    return pipeline
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_any_nested_graph_is_drawn_without_overlaps_and_in_its_groups(data) -> None:
+    """Two rectangles of the picture are apart or one holds the other, as in the plan."""
+    pipeline = any_pipeline(data, 2, itertools.count())
+    plan, _ = pipeline._description.plan()
+    drawing = pipeline.graph()
+    root = ET.fromstring(drawing.svg())
+    rects = [
+        (rect.get("class"), *(float(rect.get(key)) for key in ("x", "y", "width", "height")))
+        for rect in root.iter(f"{SVG}rect")
+    ]
+    held = collections.Counter()
+    for one, (kind, x, y, w, h) in enumerate(rects):
+        for other, (_, left, top, wide, high) in enumerate(rects):
+            apart = x + w <= left or left + wide <= x or y + h <= top or top + high <= y
+            holds = x <= left and y <= top and left + wide <= x + w and top + high <= y + h
+            inside = left <= x and top <= y and x + w <= left + wide and y + h <= top + high
+            assert one == other or apart or holds or inside
+            if kind == "group" and holds and one != other and rects[other][0] == "box":
+                held[one] += 1
+    paths = [node.groups for node in drawing._flow.nodes if not node.end]
+    groups = {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
+    sizes = [sum(path[: len(group)] == group for path in paths) for group in groups]
+    assert sorted(held.values()) == sorted(sizes)
+    assert sorted(read_mermaid(drawing.mermaid())[1]) == sorted(group[-1] for group in groups)
+    assert read_dot(drawing.dot()) == read_mermaid(drawing.mermaid())
+    lines = [re.sub(r"^[├└─│╎ ]*", "", line) for line in str(drawing).splitlines()]
+    stages = [line.split(" ← ")[0] for line in lines if re.match(r"s\d+( ←|$)", line)]
+    assert sorted(stages) == sorted(spec.path[-1] for spec in plan.stages)
+    headers = [line[:-1] for line in lines if line.endswith(":")]
+    assert sorted(headers) == sorted(group[-1] for group in groups)
+    pipeline.cleanup()
 
 
 # -- in a notebook, and in a log -------------------------------------------------------------
