@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from ._errors import PlanError
-from ._graph import Feed, Gathered, arrange
+from ._graph import Feed, Gathered, arrange, feeders_of
 from ._plan import Plan, StageSpec
 
 _LONGEST_NAME: Final = 60
@@ -210,13 +210,6 @@ def _flow(plan: Plan, placement: str | None) -> _Flow:
     places: dict[int | Gathered, int] = {}
     main = plan.stages[0].path[:1] if plan.stages else ()
 
-    def stages_in(feed: Feed) -> Iterator[int]:
-        if isinstance(feed, Gathered):
-            for part in feed.parts:
-                yield from stages_in(part)
-        elif feed is not None:
-            yield feed
-
     def feeders(
         feed: Feed, at: tuple[str, ...], *, last: bool = False
     ) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -237,7 +230,7 @@ def _flow(plan: Plan, placement: str | None) -> _Flow:
         # The dict that a nested pipeline of several last stages gives out. Its keys are names
         # inside that pipeline, so what all these stages have in common is its path.
         assert isinstance(feed, Gathered)
-        group = _common([plan.stages[each].path for each in stages_in(feed)])
+        group = _common([plan.stages[each].path for each in feeders_of(feed)])
         found = tuple(dict.fromkeys(place(part) for part in feed.parts))
         nodes.append(_Node(f"{{{_few(feed.names or ())}}}", groups=group[1:], feeders=found))
         paths.append(group)
@@ -252,7 +245,7 @@ def _flow(plan: Plan, placement: str | None) -> _Flow:
         places[index] = len(nodes) - 1
     result = plan.graph.result
     own = isinstance(result, Gathered) and (
-        _common([plan.stages[each].path for each in stages_in(result)]) == main
+        _common([plan.stages[each].path for each in feeders_of(result)]) == main
     )
     found, joined = feeders(result, main, last=own)
     nodes.append(_Node("output", joined, feeders=found, end=True))
@@ -426,7 +419,8 @@ def _for_dot(text: str) -> str:
 
 
 def _in_groups(flow: _Flow, line: Any, opening: Any, closing: str) -> Iterator[str]:
-    """Every node once, those of a nested pipeline between the lines of its group."""
+    """Every node once, those of a nested pipeline between the lines of its group. The last one
+    is the output, which stands in none."""
     numbers = {group: number for number, group in enumerate(flow.groups)}
     open_: tuple[str, ...] = ()
     for number in sorted(range(len(flow.nodes)), key=lambda each: _sort_key(flow, each)):
@@ -440,8 +434,6 @@ def _in_groups(flow: _Flow, line: Any, opening: Any, closing: str) -> Iterator[s
             yield "    " * (level + 1) + opening(numbers[group], name)
         open_ = groups
         yield "    " * (len(groups) + 1) + line(number)
-    for level in range(len(open_), 0, -1):
-        yield "    " * level + closing
 
 
 def _sort_key(flow: _Flow, number: int) -> tuple[int, ...]:

@@ -79,8 +79,7 @@ def svg(boxes: Sequence[Box], title: str, labels: dict[tuple[str, ...], str]) ->
         f"<style>{_STYLE}\n</style>",
         f'<g font-family="{_FONT}" font-size="13" stroke-width="1.2" text-anchor="middle">',
     ]
-    placed: dict[int, tuple[float, float, _Item]] = {}
-    _draw(whole, 0.0, 0.0, boxes, out, placed)
+    _draw(whole, 0.0, 0.0, boxes, out)
     out += ["</g>", "</svg>"]
     return "\n".join(out) + "\n"
 
@@ -144,9 +143,9 @@ def _laid(
             if boxes[feeder].groups[:depth] == group and key(feeder) != name:
                 arrows[key(feeder), name] = None
     whole = _Item(0.0, 0.0, label=labels.get(group, ""))
-    for name, item in items.items():
-        item.layer = max((items[a].layer + 1 for a, b in arrows if b == name), default=0)
-    whole.layers = [[] for _ in range(max((item.layer for item in items.values()), default=-1) + 1)]
+    for first, last in arrows:  # in the order of those that they lead to
+        items[last].layer = max(items[last].layer, items[first].layer + 1)
+    whole.layers = [[] for _ in range(max(item.layer for item in items.values()) + 1)]
     for item in items.values():
         whole.layers[item.layer].append(item)
     for first, last in arrows:
@@ -258,14 +257,12 @@ def _settle(layer: list[_Item], wanted: list[float]) -> None:
 def _frame(whole: _Item) -> None:
     """Stack the layers and measure what is around them."""
     everything = [item for layer in whole.layers for item in layer]
-    left = min((item.x - item.width / 2 for item in everything), default=0.0)
-    right = max((item.x + item.width / 2 for item in everything), default=0.0)
-    first, last = whole.layers[0][0] if everything else None, None
-    if everything:
-        last = whole.layers[-1][0]
+    left = min(item.x - item.width / 2 for item in everything)
+    right = max(item.x + item.width / 2 for item in everything)
+    first, last = whole.layers[0][0], whole.layers[-1][0]
     shift = _PAD - left
     label = _breadth(whole.label) * _SMALL_LETTER
-    if whole.label and first is not None:  # the arrow that comes in passes beside the label
+    if whole.label:  # the arrow that comes in passes beside the label
         shift = max(shift, label + 2 * _PAD - first.x - first.enter)
     y = _PAD + (_SMALL_LINE if whole.label else 0.0)
     for layer in whole.layers:
@@ -276,20 +273,12 @@ def _frame(whole: _Item) -> None:
         whole.tops.append((y, y + high))
         y += high + _STEP
     whole.width = max(right + shift, label + _PAD) + _PAD
-    whole.height = y - (_STEP if whole.layers else 0.0) + _PAD
-    if first is not None and last is not None:
-        whole.enter = first.x + first.enter - whole.width / 2
-        whole.leave = last.x + last.leave - whole.width / 2
+    whole.height = y - _STEP + _PAD
+    whole.enter = first.x + first.enter - whole.width / 2
+    whole.leave = last.x + last.leave - whole.width / 2
 
 
-def _draw(
-    whole: _Item,
-    x: float,
-    y: float,
-    boxes: Sequence[Box],
-    out: list[str],
-    placed: dict[int, tuple[float, float, _Item]],
-) -> None:
+def _draw(whole: _Item, x: float, y: float, boxes: Sequence[Box], out: list[str]) -> None:
     """Draw what is in a group whose upper left corner stands at x, y: arrows beneath boxes."""
     if whole.label:
         out.append(
@@ -309,7 +298,7 @@ def _draw(
             if item.box is not None:
                 out.append(_boxed(boxes[item.box], item, left, top))
             elif item.layers:
-                _draw(item, left, top, boxes, out, placed)
+                _draw(item, left, top, boxes, out)
 
 
 def _stubs(whole: _Item, x: float, y: float, out: list[str]) -> None:
