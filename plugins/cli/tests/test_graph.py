@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import subprocess
+import sys
 from xml.etree import ElementTree as ET
 
 import pytest
+from pystream_cli._console import print_tree
+from rich.console import Console
+
+from pystream_core import Pipeline
 
 BRANCHES = """
     [source]
@@ -251,6 +260,37 @@ def test_graph_prints_other_formats_and_nothing_else(project, option: str, begin
     assert all(name in result.stdout for name in ("input", "shout", "ten", "step", "output"))
     if option == "--svg":
         ET.fromstring(result.stdout)
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_the_tree_fits_a_terminal(width: int) -> None:
+    """Options that have no room beside a name stand below it; nothing is cut off."""
+    pipeline = Pipeline()
+    pipeline.add(abs, "first", workers=2, overflow="drop_oldest", max_age=0.25)
+    pipeline.add(abs, "second")
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width)
+    print_tree(screen, pipeline.graph().text)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen.file.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line for line in lines if line.strip()[:1] != "["] == [
+        "input", *(["first"] if width == 40 else [lines[1]]), "second", "output"
+    ]  # fmt: skip
+    words = " ".join(lines)
+    assert all(each in words for each in ("workers=2", "overflow=drop_oldest", "max_age=0.25"))
+
+
+def test_the_tree_is_drawn_with_what_the_encoding_has(project) -> None:
+    """No question marks where lines should be."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pystream", "graph", str(project.write(BRANCHES))],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=15,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "|- one\n|  > both\n" in done.stdout
+    assert "both <- (ten, one)" in done.stdout
 
 
 def test_graph_needs_a_file_that_is_there(project) -> None:
