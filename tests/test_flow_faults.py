@@ -519,7 +519,7 @@ def test_a_flush_that_raises_follows_the_policy(make, mode, policy):
     for n in range(5):
         pipeline.forward(n)
     if policy in ("stop", "raise"):
-        with pytest.raises(StageError, match="bad flush|the policy, too"):
+        with pytest.raises(StageError, match=r"bad flush|the policy, too"):
             pipeline.drain(PATIENCE)
     else:
         pipeline.drain(PATIENCE)
