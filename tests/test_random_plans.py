@@ -269,8 +269,17 @@ def trunk(after: list[tuple[int, ...]]) -> list[bool]:
 
 
 @st.composite
-def levels(draw: Any, *, depth: int = 0, on_trunk: bool = True, skips: bool = False) -> Level:
-    """A random graph; generators and batches only where every item passes."""
+def levels(
+    draw: Any, *, depth: int = 0, on_trunk: bool = True, skips: bool = False, rough: bool = False
+) -> Level:
+    """A random graph; generators and batches only where every item passes.
+
+    Args:
+        depth: how many pipelines are around it.
+        on_trunk: every item passes this place.
+        skips: a pipeline around it skips failures.
+        rough: with failures that stop, overflow, freshness limits and unordered workers.
+    """
     count = draw(st.integers(1, (8, 4, 3, 2)[depth]))
     after: list[tuple[int, ...]] = [()]
     for node in range(1, count):
@@ -289,14 +298,24 @@ def levels(draw: Any, *, depth: int = 0, on_trunk: bool = True, skips: bool = Fa
         nested = depth < 3 and draw(st.integers(0, 9)) == 0
         node = Node(f"N{number}", feeders, salt=draw(st.integers(0, 30)))
         node.options = {"capacity": draw(st.sampled_from(["auto", "auto", 1, 2, 5]))}
+        if rough and not draw(st.integers(0, 3)):
+            node.options["overflow"] = draw(st.sampled_from(["drop_oldest", "drop_newest"]))
+        if rough and not draw(st.integers(0, 5)):
+            node.options["max_age"] = draw(st.sampled_from([1e-9, 1e-4, 1e-3, 10.0]))
         if nested:
             if draw(st.booleans()):
                 node.options["on_error"] = "skip"
             inside = skips or "on_error" in node.options
-            node.level = draw(levels(depth=depth + 1, on_trunk=every_item, skips=inside))
+            node.level = draw(
+                levels(depth=depth + 1, on_trunk=every_item, skips=inside, rough=rough)
+            )
             node.level.mode = draw(st.sampled_from(["serialize", "parallelize"]))
         else:
             _choose(draw, node, every_item=every_item, skips=skips)
+            if rough:
+                node.options["ordered"] = draw(st.sampled_from([True, True, False]))
+                if not draw(st.integers(0, 7)):
+                    node.options["on_error"] = "stop"
         nodes.append(node)
     rest = draw(st.permutations(range(1, count))) if draw(st.booleans()) else range(1, count)
     return Level(nodes, [0, *rest])
@@ -314,6 +333,16 @@ def _choose(draw: Any, node: Node, *, every_item: bool, skips: bool) -> None:
         policies += [Retry(1)] if skips else []
     policies += ["stop"] if skips and node.kind is not Flaky else []
     node.options["on_error"] = draw(st.sampled_from(policies))
+
+
+def stops(level: Level) -> Level:
+    """The same plan, where about every third policy is ``stop``."""
+    for node in level.nodes:
+        if node.level is not None:
+            stops(node.level)
+        elif node.salt % 3 == 0 and node.kind is not Flaky:
+            node.options["on_error"] = "stop"
+    return level
 
 
 def built(level: Level, mode: str) -> Pipeline:
@@ -639,6 +668,111 @@ def run_plans(how: settings) -> None:
 def test_random_plans_do_what_a_plain_evaluator_does(level, first, second):
     """Serially and in threads: the same results, order and ledger, some plans in every run."""
     compare_both(level, first, second)
+
+
+def check_stopping(level: Level, drawn: list[Any]) -> None:
+    """Failures under ``stop``: the results before are the evaluator's, the error names one of
+    the stages that fail, and each item is counted once."""
+    TRIED["stopping plans"] += 1
+    for mode in ("serialize", "parallelize"):
+        row = Row(level)
+        expected = raised = ""
+        try:
+            for item in drawn:
+                row.admit(item)
+            row.flush()
+        except Stopped as stopped:
+            expected = str(stopped)
+        got = []
+        with built(level, mode) as pipeline:
+            try:
+                for result in pipeline.stream(drawn):
+                    got.append(shown(result))
+            except StageError as error:
+                raised = error.path
+        if mode == "serialize" or not expected:
+            assert (got, raised) == (row.results, expected)
+        else:
+            assert got == row.results[: len(got)]
+            assert row.policies[row.paths.index(raised)] == "stop"
+        statistics = pipeline.statistics()
+        assert broken_law(statistics, row.feeders()) == []
+
+
+def check_rough(level: Level, drawn: list[Any], mode: str, how: str, after: int) -> None:
+    """Whatever is dropped and however it ends: the law holds, and it can be used again."""
+    TRIED["rough plans"] += 1
+    feeders = Row(level).feeders()
+    pipeline = built(level, mode)
+    try:
+        if how == "stream":
+            with pipeline.stream(drawn) as results:
+                for _ in itertools.islice(results, after):
+                    pass
+            pipeline.drain(PATIENCE)
+            assert broken_law(pipeline.statistics(), feeders) == []
+            pipeline.run(drawn)
+        else:
+            for item in drawn[:after]:
+                pipeline.forward(item)
+            if how == "drain":
+                pipeline.drain(PATIENCE)
+                assert broken_law(pipeline.statistics(), feeders) == []
+            elif how == "abort":
+                pipeline.abort()
+            elif how == "change":
+                pipeline.parallelize()
+                for item in drawn[after:]:
+                    pipeline.forward(item)
+    except StageError:
+        pass
+    finally:
+        pipeline.cleanup(timeout=0 if how == "cleanup" else None)
+    assert broken_law(pipeline.statistics(), feeders) == []
+
+
+ways = st.sampled_from(["stream", "drain", "abort", "cleanup", "change", "nothing"])
+rough_plans = (
+    levels(rough=True),
+    items,
+    st.sampled_from(["serialize", "parallelize"]),
+    ways,
+    st.integers(0, 25),
+)
+
+
+@SMALL
+@given(levels().map(stops), items)
+def test_random_plans_that_fail_stop_with_the_results_before(level, drawn):
+    """A failure under ``stop`` in any branch."""
+    check_stopping(level, drawn)
+
+
+@SMALL
+@given(*rough_plans)
+def test_random_plans_keep_the_law_however_they_end(level, drawn, mode, how, after):
+    """Overflow, freshness limits, failures, aborts, readers that leave, mode changes."""
+    check_rough(level, drawn, mode, how, after)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_two_thousand_random_plans_keep_the_law_however_they_end():
+    """The same for many plans, and those that stop."""
+
+    @FULL
+    @given(*rough_plans)
+    def rough(level, drawn, mode, how, after):
+        check_rough(level, drawn, mode, how, after)
+
+    @FULL
+    @given(levels().map(stops), items)
+    def stopping(level, drawn):
+        check_stopping(level, drawn)
+
+    rough()
+    stopping()
+    print(f"\n{dict(TRIED)}")  # noqa: T201
 
 
 @pytest.mark.soak
