@@ -227,8 +227,9 @@ class Ledger:
         self.superseded = 0  # written under the output's lock
         self._forfeited = 0  # streamed, but the reader never took them
         self._rejected = 0
-        # guards the two, growing _workers, and _doubled; held briefly
-        self._lock = threading.Lock()
+        # guards the two, growing _workers, and _doubled; held briefly. It may be entered again,
+        # since a collection may run a destructor there that uses the pipeline.
+        self._lock = threading.RLock()
         self._workers: list[list[Counters]] = [[] for _ in paths]
         self._lost_before: list[dict[str, int]] = [{} for _ in range(len(paths) + 1)]
         # Ends of copies that the stages have counted, less the ends of their items: what the
@@ -245,7 +246,7 @@ class Ledger:
 
     def replace_lock(self) -> None:
         """In a forked child, where the lock may be held by a thread that is gone."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def reject(self) -> None:
         """Count an offer that was refused."""
@@ -291,7 +292,7 @@ class Ledger:
         """The figures of this moment; ``in_flight`` is derived from the others."""
         if self._final is not None:
             return self._final
-        return self._totals(self._stages())
+        return self._totals(*self._read())
 
     def finish(self) -> Statistics:
         """Fix the figures of a closed run; what still arrives is discarded.
@@ -299,7 +300,9 @@ class Ledger:
         An item in the hands of a worker that never came back is counted as abandoned.
         """
         if self._final is None:
-            self._final = self._totals(tuple(_with_abandoned(stage) for stage in self._stages()))
+            stages, lost, doubled = self._read()
+            abandoned = tuple(_with_abandoned(stage) for stage in stages)
+            self._final = self._totals(abandoned, lost, doubled)
         return self._final
 
     def violations(self) -> list[str]:
@@ -337,17 +340,23 @@ class Ledger:
             for feeder in feeders
         ]
 
-    def _stages(self) -> tuple[StageStatistics, ...]:
+    def _read(
+        self,
+    ) -> tuple[tuple[StageStatistics, ...], Mapping[str, int], Mapping[tuple[str, str], int]]:
+        """The figures of the stages, what was lost before the output, and ``_doubled``.
+
+        In one step, since a stage counts the end of a copy just before ``end_copy`` does: so
+        no copy is taken off the sum that is not in it, and few are in it that should be.
+        """
         with self._lock:
-            workers = [tuple(counters) for counters in self._workers]
-            lost = [dict(reasons) for reasons in self._lost_before]
-        passed = self.passed
-        return tuple(
-            _sum(path, counters, before, passed, self._unjoined(index))
-            for index, (path, counters, before) in enumerate(
-                zip(self.paths, workers, lost, strict=False)
+            passed = self.passed
+            stages = tuple(
+                _sum(path, counters, dict(before), passed, self._unjoined(index))
+                for index, (path, counters, before) in enumerate(
+                    zip(self.paths, self._workers, self._lost_before, strict=False)
+                )
             )
-        )
+            return stages, dict(self._lost_before[-1]), dict(self._doubled)
 
     def _unjoined(self, index: int) -> Mapping[str, int]:
         join = self.joins.get(index)
@@ -357,7 +366,12 @@ class Ledger:
         left = {self.paths[feeder]: count - completed for feeder, count in join.arrived.items()}
         return MappingProxyType({path: count for path, count in left.items() if count > 0})
 
-    def _totals(self, stages: tuple[StageStatistics, ...]) -> Statistics:
+    def _totals(
+        self,
+        stages: tuple[StageStatistics, ...],
+        lost_at_the_end: Mapping[str, int],
+        doubled: Mapping[tuple[str, str], int],
+    ) -> Statistics:
         dropped: Counter[str] = Counter()
         for stage in stages:
             dropped.update(stage.dropped)
@@ -365,13 +379,12 @@ class Ledger:
         totals = {
             name: sum(getattr(stage, name) for stage in stages) for name in ("spawned", *_OWN_BINS)
         }
-        with self._lock:
-            dropped.update(self._lost_before[-1])
-            for (bin_, reason), count in self._doubled.items():
-                if bin_ == "dropped":
-                    dropped[reason] -= count
-                else:
-                    totals[bin_] -= count
+        dropped.update(lost_at_the_end)
+        for (bin_, reason), count in doubled.items():
+            if bin_ == "dropped":
+                dropped[reason] -= count
+            else:
+                totals[bin_] -= count
         # Ends are read before admissions, so that a snapshot never shows more ends than
         # admitted items, whatever runs meanwhile.
         completed = self.completed + self.streamed - self._forfeited + self.passed
@@ -392,7 +405,7 @@ class Ledger:
 
 def _sum(
     path: str,
-    workers: tuple[Counters, ...],
+    workers: Sequence[Counters],
     lost_before: dict[str, int],
     passed: int,
     unjoined: Mapping[str, int],
