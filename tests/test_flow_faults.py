@@ -31,6 +31,7 @@ from pystream_core import (
     Retry,
     Stage,
     StageError,
+    factory,
 )
 from pystream_core.testing import (
     PATIENCE,
@@ -39,6 +40,8 @@ from pystream_core.testing import (
     broken_law,
     frantic_switching,
     in_thread,
+    side_by_side,
+    skip_odd,
     wait_until,
 )
 
@@ -460,6 +463,29 @@ def test_branches_and_joins_while_threads_change_often(make):
         assert pipeline.statistics().stages[3].received == 1500
 
 
+def test_figures_of_a_busy_branching_plan_are_never_negative(make):
+    """G3: a snapshot is true within the items that are being handed over."""
+    pipeline = make(
+        "threads",
+        *[
+            (same, {"name": "A"}),
+            *[(skip_odd, {"name": name, "after": "A"}) for name in "BCD"],
+            (same, {"after": ["B", "C", "D"]}),
+        ],
+    )
+    wrong = []
+    with frantic_switching():
+        run = in_thread(lambda: pipeline.run(range(4000)))
+        while run.thread.is_alive():
+            now = pipeline.statistics()
+            figures = (now.filtered, now.completed, now.in_flight, now.dropped_total)
+            if min(figures) < 0 or now.ended > now.admitted + len(now.stages):
+                wrong.append(str(now))
+    assert run.wait().error is None
+    assert wrong == []
+    assert pipeline.statistics().filtered == 2000
+
+
 # -- batching ---------------------------------------------------------------------------------
 
 
@@ -630,6 +656,41 @@ def test_a_mode_change_takes_nothing_out_of_a_batch_in_silence(make, mode):
     pipeline.cleanup()
     assert got == [(1,), (2,), (3,)]
     assert group.cleanups == 1
+
+
+def test_a_serial_batch_that_waited_too_long_comes_out_before_the_next_item(make):
+    """Serial mode has no thread to do it earlier."""
+    group = Group(100)
+    group.max_wait = 1e-9
+    pipeline = make("serial", group)
+    for n in range(3):
+        pipeline.forward(n)
+        assert pipeline.get_results() == ((n - 1,) if n else None)
+    assert list(pipeline.stream([3, 4])) == [(2,), (3,), (4,)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batches_of_batches_and_of_generated_items_come_out_whole(make, mode):
+    """A flush goes through the batching stages behind, in order."""
+
+    def each(items: Any) -> Any:
+        yield from items
+
+    pipeline = make(mode, Group(2), each, Group(3), Group(2))
+    got = list(pipeline.stream(range(8)))
+    assert got == [((0, 1, 2), (3, 4, 5)), ((6, 7),)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stage_that_turns_out_to_batch_beside_a_branch_is_refused_at_the_start(mode):
+    """What a factory function makes is known only then."""
+    pipeline = Pipeline()
+    for stage, options in diamond(factory(lambda: Group()), same):
+        pipeline.add(stage, **options)
+    choose(pipeline, mode)
+    with pytest.raises(StageError, match="cannot stand beside other branches"):
+        pipeline.start()
+    pipeline.cleanup()
 
 
 # -- coroutines -------------------------------------------------------------------------------
@@ -947,6 +1008,180 @@ def test_a_failing_asynchronous_setup_leaves_no_event_loop(mode):
         pipeline.start()
     assert wait_until(no_thread_of_ours)
     pipeline.cleanup()
+
+
+def test_coroutines_in_flight_are_as_many_as_workers(make):
+    """Neither more, whatever the capacity, nor fewer when there is work."""
+    flying = peak = 0
+
+    async def stage(item: Any) -> Any:
+        nonlocal flying, peak
+        flying += 1
+        peak = max(peak, flying)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        flying -= 1
+        return item
+
+    pipeline = make("threads", (stage, {"workers": 4, "capacity": 20}))
+    assert list(pipeline.stream(range(200))) == list(range(200))
+    assert peak == 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_coroutines_that_a_factory_function_makes_run_in_order(make, mode):
+    """Their kind is known only at the start."""
+
+    def make_stage() -> Any:
+        async def stage(item: int) -> int:
+            for _ in range(item % 3):
+                await asyncio.sleep(0)
+            return -item
+
+        return stage
+
+    pipeline = make(mode, (factory(make_stage), {"workers": 3}), same)
+    assert list(pipeline.stream(range(100))) == [-n for n in range(100)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_many_callers_of_coroutines_in_branches_get_their_own_results(make, mode):
+    """G6, G7: from many threads at once."""
+
+    async def left(item: int) -> Any:
+        await asyncio.sleep(0)
+        return SKIP if item % 7 == 0 else item
+
+    pipeline = make(mode, *diamond(left, lambda item: -item, workers=3))
+    stage = pipeline.as_stage()
+
+    def call(thread: int) -> list[Any]:
+        return [stage(thread * 100 + n) for n in range(30)]
+
+    for thread, results in enumerate(side_by_side(call, 12)):
+        numbers = [thread * 100 + n for n in range(30)]
+        assert results == [(n, -n) if n % 7 else SKIP for n in numbers]
+    pipeline.drain(PATIENCE)
+    assert law(pipeline) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("where", ["setup", "cleanup"])
+def test_an_asynchronous_setup_or_cleanup_cannot_wait_for_its_pipeline(mode, where):
+    """Nothing hangs: the use is refused in the one, and harmless in the other."""
+    used: list[Any] = []
+
+    class Using(Async):
+        async def setup(self) -> None:
+            await Async.setup(self)
+            if where == "setup":
+                pipeline.forward(1)
+
+        async def cleanup(self) -> None:
+            await Async.cleanup(self)
+            used.append(pipeline.cleanup())
+
+    stage = Using()
+    pipeline = Pipeline()
+    pipeline.add(stage)
+    choose(pipeline, mode)
+    if where == "setup":
+        with pytest.raises(StageError, match="cannot use it"):
+            in_thread_raising(pipeline.start)
+    else:
+        pipeline.forward(1)
+    in_thread_raising(pipeline.cleanup)
+    assert used == ([None] if where == "cleanup" else [])
+    assert wait_until(no_thread_of_ours)
+
+
+def in_thread_raising(function: Callable[[], object]) -> None:
+    """Do it elsewhere, so that a hang fails the test; raise what it raised."""
+    error = in_thread(function).wait().error
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_coroutine_has_started_ends_with_the_pipeline(mode):
+    """G19: tasks left in the event loop are cancelled, asynchronous generators closed."""
+    ended: list[str] = []
+
+    async def background() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("task")
+
+    async def endless() -> Any:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.append("generator")
+
+    kept: list[Any] = []
+
+    async def stage(item: Any) -> Any:
+        kept.append(asyncio.ensure_future(background()))
+        kept.append(endless())
+        await kept[-1].__anext__()
+        await asyncio.sleep(0)
+        return item
+
+    with Pipeline() as pipeline:
+        pipeline.add(stage)
+        choose(pipeline, mode)
+        pipeline.forward(1)
+        pipeline.drain(PATIENCE)
+    assert sorted(ended) == ["generator", "task"]
+    assert no_thread_of_ours()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_coroutine_that_stops_the_event_loop_is_a_failure_and_no_hang(mode):
+    """G8: of that item or of the next; the pipeline can still be cleaned up."""
+
+    async def stage(item: Any) -> Any:
+        if item == 1:
+            asyncio.get_running_loop().stop()
+            await asyncio.Event().wait()
+        return item
+
+    pipeline = Pipeline()
+    pipeline.add(stage)
+    choose(pipeline, mode)
+    caller = in_thread(lambda: list(pipeline.stream(range(5))))
+    assert isinstance(caller.wait().error, StageError)
+    in_thread_raising(pipeline.cleanup)
+    assert law(pipeline) == []
+    assert wait_until(no_thread_of_ours)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_thousands_of_failing_coroutines_leave_nothing_behind(make, mode):
+    """G11: memory is flat."""
+
+    async def stage(item: Any) -> Any:
+        await asyncio.sleep(0)
+        raise ValueError([item] * 100)
+
+    pipeline = make(mode, (stage, {"on_error": "skip", "workers": 2}))
+
+    def run(count: int) -> None:
+        assert list(pipeline.stream(range(count))) == []
+        gc.collect()
+
+    run(300)
+    tracemalloc.start()
+    try:
+        run(200)
+        before = tracemalloc.get_traced_memory()[0]
+        run(1500)
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert after - before < 200_000
 
 
 # -- processes of their own -------------------------------------------------------------------

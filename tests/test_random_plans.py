@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from pystream_core import SKIP, Pipeline, Retry, Stage, StageError, factory
+from pystream_core import SKIP, Observer, Pipeline, Retry, Stage, StageError, factory
 from pystream_core.testing import PATIENCE, broken_law, frantic_switching
 
 SMALL = settings(
@@ -345,9 +345,21 @@ def stops(level: Level) -> Level:
     return level
 
 
-def built(level: Level, mode: str) -> Pipeline:
+class Book(Observer):
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: Counter = Counter()
+        self.ends = 0
+
+    def collect(self, spans: Any, items: Any) -> None:
+        self.calls.update(span[0] for span in spans)
+        self.ends += len(items)
+
+
+def built(level: Level, mode: str, *observers: Observer) -> Pipeline:
     """The pipeline of a level."""
-    pipeline = Pipeline()
+    pipeline = Pipeline(observers=observers)
     for place in level.order:
         node = level.nodes[place]
         options = dict(node.options)
@@ -379,6 +391,7 @@ class Row:
         self.paths: list[str] = []
         self.stages: list[Any] = []
         self.policies: list[Any] = []
+        self.retries: list[bool] = []
         self.feeds: list[Any] = []
         self.counts: list[Counter] = []
         self.unjoined: dict[tuple[int, int], int] = Counter()
@@ -405,6 +418,7 @@ class Row:
             else:
                 outputs[place] = len(self.stages)
                 policy = node.options["on_error"]
+                self.retries.append(isinstance(policy, Retry))
                 then = policy.then if isinstance(policy, Retry) else policy
                 self.policies.append("skip" if skips and then == "stop" else then)
                 self.paths.append(f"{path}__{node.name}")
@@ -625,7 +639,8 @@ def check_figures(pipeline: Pipeline, row: Row) -> None:
 
 
 def compare(level: Level, first: list[Any], second: list[Any], mode: str) -> None:
-    """Two streams, and two times forward and drain, each on a pipeline of its own."""
+    """Two streams, and two times forward and drain, each on a pipeline of its own, the second
+    one observed."""
     row = Row(level)
     with built(level, mode) as pipeline:
         for batch in (first, second):
@@ -635,7 +650,8 @@ def compare(level: Level, first: list[Any], second: list[Any], mode: str) -> Non
             row.flush()
             assert [shown(result) for result in pipeline.stream(batch)] == row.results
             check_figures(pipeline, row)
-    with built(level, mode) as pipeline:
+    book = Book()
+    with built(level, mode, book) as pipeline:
         for batch in (first, second):
             for item in batch:
                 assert pipeline.forward(item)
@@ -644,6 +660,9 @@ def compare(level: Level, first: list[Any], second: list[Any], mode: str) -> Non
         newest = pipeline.get_results()
         if row.results:
             assert shown(newest) == row.results[-1]
+    assert book.ends == row.totals["admitted"] + row.totals["spawned"]
+    for place, counts in enumerate(row.counts):
+        assert book.calls[place] == counts["received"] or row.retries[place]
 
 
 def compare_both(level: Level, first: list[Any], second: list[Any]) -> None:
