@@ -142,8 +142,8 @@ def test_all_mistakes_of_after_are_told_at_once(project, command: str) -> None:
     )
     assert found["stage[3].after (three)"] == "names 'two' twice"
     assert found["stage[4].after (four)"] == f"{wanted} 3"
-    assert found["stage[5].after (five)"] == f"{wanted} a list"
-    assert found["stage[6].after (six)"] == f"{wanted} a list"
+    assert found["stage[5].after (five)"] == wanted + ' ["two", 5]'
+    assert found["stage[6].after (six)"] == f"{wanted} []"
     assert {"pipeline.executor", "source.m", "stage[2].use (two)"} <= found.keys()
     assert len(found) == 8
 
