@@ -16,8 +16,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from pystream_core import SKIP, Observer, Pipeline, Retry, Stage, StageError, factory
-from pystream_core.testing import PATIENCE, broken_law, frantic_switching
+from pystream_core import (
+    SKIP,
+    Observer,
+    Pipeline,
+    PipelineTerminated,
+    Retry,
+    Stage,
+    StageError,
+    factory,
+)
+from pystream_core.testing import PATIENCE, broken_law, frantic_switching, in_thread, side_by_side
 
 SMALL = settings(
     max_examples=60,
@@ -456,6 +465,11 @@ class Row:
         self.totals["admitted"] += 1
         self.run({None: value}, 0)
 
+    def fate(self, value: Any) -> tuple[str, Any]:
+        """The same; how it ended, and its result, where no stage expands."""
+        self.admit(value)
+        return (min(self.ends)[1], None) if self.ends else ("completed", self.results[-1])
+
     def run(self, outputs: dict[Any, Any], first: int) -> None:
         """One item from a place in the row to its end."""
         self.ends = []
@@ -731,6 +745,12 @@ def check_rough(level: Level, drawn: list[Any], mode: str, how: str, after: int)
             pipeline.drain(PATIENCE)
             assert broken_law(pipeline.statistics(), feeders) == []
             pipeline.run(drawn)
+        elif how == "aborted by another":
+            aside = in_thread(pipeline.abort)
+            with pytest.raises(PipelineTerminated):
+                for item in itertools.cycle([*drawn, 1]):
+                    pipeline.forward(item)
+            aside.wait()
         else:
             for item in drawn[:after]:
                 pipeline.forward(item)
@@ -750,7 +770,41 @@ def check_rough(level: Level, drawn: list[Any], mode: str, how: str, after: int)
     assert broken_law(pipeline.statistics(), feeders) == []
 
 
-ways = st.sampled_from(["stream", "drain", "abort", "cleanup", "change", "nothing"])
+WAYS = ["stream", "drain", "abort", "cleanup", "change", "nothing", "aborted by another"]
+
+
+def check_calls(level: Level, drawn: list[Any], mode: str) -> None:
+    """``stage(item)`` gives each item's own result, whoever else calls."""
+    TRIED["called plans"] += 1
+    row = Row(level)
+    expected = [row.fate(item) for item in drawn]
+
+    def call(item: Any) -> tuple[str, Any]:
+        try:
+            result = stage(item)
+        except StageError:
+            return "failed", None
+        return ("filtered", None) if result is SKIP else ("completed", shown(result))
+
+    with built(level, mode) as pipeline:
+        stage = pipeline.as_stage()
+        got = side_by_side(lambda half: [call(item) for item in drawn[half::2]], 2)
+        assert got == [expected[0::2], expected[1::2]]
+        pipeline.drain(PATIENCE)
+        check_figures(pipeline, row)
+
+
+def one_for_one(level: Level) -> Level:
+    """The same plan without stages that change the number of items."""
+    for node in level.nodes:
+        if node.level is not None:
+            one_for_one(node.level)
+        elif node.kind in EXPANDING:
+            node.kind = Filter
+    return level
+
+
+ways = st.sampled_from(WAYS)
 rough_plans = (
     levels(rough=True),
     items,
@@ -765,6 +819,13 @@ rough_plans = (
 def test_random_plans_that_fail_stop_with_the_results_before(level, drawn):
     """A failure under ``stop`` in any branch."""
     check_stopping(level, drawn)
+
+
+@SMALL
+@given(levels().map(one_for_one), items, st.sampled_from(["serialize", "parallelize"]))
+def test_random_plans_give_each_caller_the_result_of_its_item(level, drawn, mode):
+    """G6: called directly, from two threads at once."""
+    check_calls(level, drawn, mode)
 
 
 @SMALL
