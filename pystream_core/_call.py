@@ -236,12 +236,13 @@ class Step:
             outcomes.append(outcome)  # Ctrl-C may come between taking the reply and keeping it
             reply.settle(None)
 
-        run.replies.add(reply)  # before the look at halted, which a stop sets before it looks
+        call = loop.call(lambda: stage(item), done)
         try:
+            run.replies.add(reply)  # before the look at halted, which a stop sets before it looks
             if run.halted:
                 raise CalledBack
-            call = loop.submit(lambda: stage(item), done)
             try:
+                call.begin()
                 reply.wait()
             except BaseException as error:  # a stop, or Ctrl-C
                 call.cancel()
@@ -268,7 +269,9 @@ class Step:
             return None
         loop = self.instance.loop
         assert loop is not None
-        return loop.submit(partial(self._attempt, envelope.value), done)
+        call = loop.call(partial(self._attempt, envelope.value), done)
+        call.begin()
+        return call
 
     async def _attempt(self, item: Any) -> Any:
         """The coroutine of one item, again and again under the policy ``Retry``."""

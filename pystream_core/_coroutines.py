@@ -40,27 +40,42 @@ Done: TypeAlias = Callable[[Outcome], None]
 
 
 class Call:
-    """One coroutine on its way. Its methods never block."""
+    """One coroutine, from before it is begun, so that an interrupt at any moment finds something
+    to cancel. Its methods never block.
 
-    __slots__ = ("_loop", "_task")
+    Args:
+        loop: where it is to run.
+        make: called in the loop's thread; gives the coroutine.
+        done: gets its outcome once, in the loop's thread; must not block.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_done", "_loop", "_make", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, make: Make, done: Done) -> None:
         self._loop = loop
+        self._make = make
+        self._done = done
         self._task: asyncio.Task[Outcome] | None = None  # set and used in the loop's thread
 
-    def start(self, make: Make, done: Done) -> None:
-        """In the loop's thread: run the coroutine; ``done`` gets its outcome there."""
-        self._task = self._loop.create_task(_outcome(make))
-        # also of one that is cancelled before its first step
-        self._task.add_done_callback(lambda task: done(_outcome_of(task)))
+    def begin(self) -> None:
+        """Let it run."""
+        self._loop.call_soon_threadsafe(self._begin)
 
     def cancel(self) -> None:
-        """Ask it to end; its outcome comes all the same."""
+        """Ask it to end; its outcome comes all the same, also if it has not been begun."""
         self._loop.call_soon_threadsafe(self._cancel)
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(_outcome(self._make))
+        # also of one that is cancelled before its first step
+        self._task.add_done_callback(lambda task: self._done(_outcome_of(task)))
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        else:  # what begins it would have come before
+            now = perf_counter_ns()
+            self._done(Outcome(None, RuntimeError("interrupted before it began"), now, now))
 
 
 async def _outcome(make: Make) -> Outcome:
@@ -140,24 +155,18 @@ class EventLoop:
         """Whether the calling thread is the loop's own."""
         return self._thread is threading.current_thread()
 
-    def submit(self, make: Make, done: Done) -> Call:
-        """Run a coroutine; for users that have entered. Never blocks.
-
-        Args:
-            make: called in the loop's thread; gives the coroutine.
-            done: gets its outcome, in the loop's thread; must not block.
-        """
+    def call(self, make: Make, done: Done) -> Call:
+        """A coroutine that is to be begun; for users that have entered. See Call."""
         loop = self._loop
         assert loop is not None
-        call = Call(loop)
-        loop.call_soon_threadsafe(call.start, make, done)
-        return call
+        return Call(loop, make, done)
 
     def run(self, make: Make) -> Any:
         """Run a coroutine and wait for what it returns. Raises what it raises."""
         outcomes: SimpleQueue[Outcome] = SimpleQueue()
-        call = self.submit(make, outcomes.put)
+        call = self.call(make, outcomes.put)
         try:
+            call.begin()
             outcome = outcomes.get()
         except BaseException:
             call.cancel()

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -1182,6 +1183,59 @@ def test_thousands_of_failing_coroutines_leave_nothing_behind(make, mode):
     finally:
         tracemalloc.stop()
     assert after - before < 200_000
+
+
+def interrupt() -> None:
+    """Ctrl-C, in the main thread, where tests run."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("where", ["forward", "stream"])
+def test_ctrl_c_while_a_coroutine_is_awaited_in_the_callers_thread(make, where, stubborn):
+    """G21: it ends the coroutine and passes through; the item is counted, the rest usable. A
+    second one forces, when the coroutine ignores its cancellation."""
+    cancelled = threading.Event()
+    leave = threading.Event()
+
+    async def stage(item: Any) -> Any:
+        if item != 3:
+            return item
+        interrupt()
+        while not leave.is_set():
+            try:
+                await asyncio.sleep(0.005)
+            except asyncio.CancelledError:
+                cancelled.set()
+                if not stubborn:
+                    raise
+                interrupt()
+        return item
+
+    pipeline = make("serial", *diamond(stage, same), Group(2))
+    if where == "stream":
+        got = []
+        with pytest.raises(KeyboardInterrupt):
+            for result in pipeline.stream(range(9)):
+                got.append(result)
+        assert got == [((0, 0), (1, 1))]
+    else:
+        for n in range(3):
+            pipeline.forward(n)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.forward(3)
+    assert cancelled.wait(PATIENCE)
+    statistics = pipeline.statistics()
+    assert statistics.admitted == 4
+    lost = {"interrupted": 2} if where == "stream" else {"interrupted": 1}
+    assert dict(statistics.dropped) == lost
+    assert law(pipeline) == []
+    leave.set()
+    again = list(pipeline.stream([5, 6, 7]))
+    if where == "stream":
+        assert again == [((5, 5), (6, 6)), ((7, 7),)]
+    else:
+        assert again == [((2, 2), (5, 5)), ((6, 6), (7, 7))]
 
 
 # -- processes of their own -------------------------------------------------------------------
