@@ -109,21 +109,26 @@ class EventLoop:
         self._thread: threading.Thread | None = None
 
     def enter(self) -> None:
-        """One more user. Blocks until the loop runs."""
+        """One more user."""
         with self._lock:
+            if not self._users:
+                self._begin()
             self._users += 1
-            if self._users > 1:
-                return
-            started: SimpleQueue[asyncio.AbstractEventLoop | BaseException] = SimpleQueue()
-            self._thread = threading.Thread(
-                target=_run, args=(started,), name="pystream-asyncio", daemon=True
-            )
-            self._thread.start()
-            found = started.get()
-            if isinstance(found, BaseException):
-                self._users = 0
-                raise found
-            self._loop = found
+
+    def _begin(self) -> None:
+        import asyncio
+
+        loop = asyncio.new_event_loop()  # what is posted to it before it runs is not lost
+        thread = threading.Thread(target=_run, args=(loop,), name="pystream-asyncio", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be had
+            loop.close()
+            raise
+        except BaseException:  # Ctrl-C: it may have started all the same
+            _stop(loop)
+            raise
+        self._loop, self._thread = loop, thread
 
     def leave(self) -> None:
         """One user less. The last one ends the loop; waits at most 2 s for what is left."""
@@ -183,17 +188,11 @@ def _stop(loop: asyncio.AbstractEventLoop) -> None:
         pass
 
 
-def _run(started: SimpleQueue[asyncio.AbstractEventLoop | BaseException]) -> None:
+def _run(loop: asyncio.AbstractEventLoop) -> None:
     """The life of the loop's thread."""
-    try:
-        import asyncio
+    import asyncio
 
-        loop = asyncio.new_event_loop()
-    except BaseException as error:
-        started.put(error)
-        return
     asyncio.set_event_loop(loop)
-    loop.call_soon(started.put, loop)
     try:
         loop.run_forever()
         left = asyncio.all_tasks(loop)
