@@ -8,6 +8,7 @@ no channel, no ledger.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
