@@ -159,6 +159,7 @@ class Stuck(Neighbours):
 
 
 @pytest.mark.parametrize("at", [None, "c"])
+@pytest.mark.usefixtures("hurried")
 def test_what_waits_in_a_stage_that_is_left_behind_counts_as_abandoned(
     at: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,6 +180,7 @@ def test_what_waits_in_a_stage_that_is_left_behind_counts_as_abandoned(
     assert "left behind" in caplog.text
 
 
+@pytest.mark.usefixtures("hurried")
 def test_what_waits_while_the_source_of_a_serial_stream_is_left_behind_is_dropped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -139,12 +139,6 @@ def let_go() -> Iterator[threading.Event]:
     join_own_threads()
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stage cleanups get less than 2 s, so that tests with stuck stages are fast."""
-    monkeypatch.setattr(session_module, "LEAST_CLEANUP_TIME", 0.2)
-
-
 def own_threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name.startswith("pystream")]
 

@@ -357,6 +357,7 @@ class FlowSuite(ExecutorSuite):
         pipeline.cleanup()
         assert pipeline.statistics().dropped == {"abort": 5}
 
+    @pytest.mark.usefixtures("hurried")
     def test_a_branch_that_does_not_return_is_left_behind(self) -> None:
         """Its item counts once, as abandoned."""
         gate = self.gate()
@@ -585,6 +586,7 @@ class FlowSuite(ExecutorSuite):
         assert stage.cancelled == 1
         assert pipeline.statistics().dropped == {"abort": 1}
 
+    @pytest.mark.usefixtures("hurried")
     def test_a_coroutine_that_ignores_the_stop_is_left_behind(self) -> None:
         """Named, like any stage that does not return."""
         let_go = threading.Event()

@@ -849,6 +849,7 @@ class ExecutorSuite:
         self.turn(pipeline)
         assert list(pipeline.stream([1, 2])) == [2, 3]
 
+    @pytest.mark.usefixtures("hurried")
     def test_a_stage_that_does_not_return_is_left_behind(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .. import _registry
+from .. import _registry, _session
 from .._pipeline import Pipeline
 from .._registry import Registry
 from ._census import Census
@@ -36,6 +36,13 @@ def census() -> Iterator[None]:
     left = before.left()
     if left:
         pytest.fail(f"left behind: {'; '.join(left)}", pytrace=False)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage cleanups get 0.2 s in any case instead of 2, so that tests with stuck stages are
+    fast."""
+    monkeypatch.setattr(_session, "LEAST_CLEANUP_TIME", 0.2)
 
 
 @pytest.fixture
