@@ -1,4 +1,4 @@
-"""Random graphs of stages against a plain evaluator, serially and in threads (G1, G2, G3, G5).
+"""Random graphs of stages against a plain evaluator, in serial and in threads (G1-3, G5, G32).
 
 The evaluator lays the stages out in a row and takes one item after another through them as
 ordinary calls. It shares the stages with the pipelines and nothing with the core: no envelope,
