@@ -25,6 +25,7 @@ import pytest
 
 from pystream_core import (
     SKIP,
+    CleanupError,
     DrainTimeout,
     Pipeline,
     PipelineBusy,
@@ -555,6 +556,42 @@ def test_a_flush_that_raises_follows_the_policy(make, mode, policy):
     assert (statistics.absorbed, statistics.failed) == (3, 2)
     pipeline.cleanup()
     assert law(pipeline) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [StopIteration, KeyboardInterrupt, SystemExit])
+def test_whatever_a_flush_raises_surfaces(make, mode, kind):
+    """G8: in the caller's thread an exit passes through, and what waited was interrupted."""
+    group = Group(3, error=kind)
+    pipeline = make(mode, (group, {"on_error": "skip"}))
+    pipeline.forward(1)
+    if mode == "serial" and kind is not StopIteration:
+        with pytest.raises(kind):
+            pipeline.drain(PATIENCE)
+        expected = (0, 0, {"interrupted": 1})
+    else:
+        pipeline.drain(PATIENCE)
+        expected = (0, 1, {})
+    statistics = pipeline.statistics()
+    assert (statistics.absorbed, statistics.failed, dict(statistics.dropped)) == expected
+    group.error = None
+    assert list(pipeline.stream([2])) == [(2,)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batching_stage_that_refuses_an_item_by_any_exception_keeps_the_others(make, mode):
+    """The refused item is failed, also by StopIteration; the rest comes out."""
+
+    class Picky(Group):
+        def __call__(self, item: Any) -> Any:
+            if item % 2:
+                raise StopIteration if item % 3 else ValueError(item)
+            return Group.__call__(self, item)
+
+    pipeline = make(mode, (Picky(), {"on_error": "skip"}))
+    assert list(pipeline.stream(range(10))) == [(0, 2, 4), (6, 8)]
+    statistics = pipeline.statistics()
+    assert (statistics.absorbed, statistics.failed, statistics.spawned) == (5, 5, 2)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -1183,6 +1220,131 @@ def test_thousands_of_failing_coroutines_leave_nothing_behind(make, mode):
     finally:
         tracemalloc.stop()
     assert after - before < 200_000
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_failing_coroutine_stops_the_pipeline(make, mode, workers):
+    """G8: the results before it come, then its error; those beside it are cancelled."""
+
+    async def stage(item: Any) -> Any:
+        await asyncio.sleep(0)
+        if item == 5:
+            raise ValueError("bad coroutine")
+        if item > 5:
+            await asyncio.Event().wait()
+        return item
+
+    pipeline = make(mode, (stage, {"workers": workers}))
+    got = []
+    with pytest.raises(StageError, match="bad coroutine") as raised:
+        for result in pipeline.stream(range(50)):
+            got.append(result)
+    assert raised.value.seq == 5
+    assert got == list(range(len(got)))
+    pipeline.cleanup()
+    assert pipeline.statistics().failed == 1
+    assert law(pipeline) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_coroutine_is_retried(make, mode):
+    """As often as the policy says, with its waits, and in order."""
+    calls: list[int] = []
+
+    async def stage(item: int) -> int:
+        calls.append(item)
+        await asyncio.sleep(0)
+        if calls.count(item) <= item % 4:
+            raise ValueError(item)
+        return item
+
+    pipeline = make(mode, (stage, {"workers": 3, "on_error": Retry(2, 1e-4, then="skip")}))
+    assert list(pipeline.stream(range(40))) == [n for n in range(40) if n % 4 != 3]
+    assert [calls.count(n) for n in range(4)] == [1, 2, 3, 3]
+    assert pipeline.statistics().failed == 10
+
+
+def test_an_abort_ends_the_backoff_of_a_coroutine(make):
+    """G14: it does not wait for the retry to come."""
+    raised = threading.Event()
+
+    async def stage(item: Any) -> Any:
+        raised.set()
+        raise ValueError(item)
+
+    pipeline = make("threads", (stage, {"on_error": Retry(3, 60.0)}))
+    pipeline.forward(1)
+    assert raised.wait(PATIENCE)
+    started = monotonic()
+    pipeline.abort()
+    pipeline.cleanup()
+    assert monotonic() - started < PROMPT
+    assert dict(pipeline.statistics().dropped) == {"abort": 1}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_coroutine_is_not_begun_on_an_item_that_is_too_old(make, mode):
+    """``max_age`` in front of it."""
+    called: list[Any] = []
+
+    async def stage(item: Any) -> Any:
+        called.append(item)
+
+    pipeline = make(mode, (stage, {"max_age": 1e-9, "workers": 2}))
+    assert list(pipeline.stream(range(5))) == []
+    assert (called, pipeline.statistics().expired) == ([], 5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_asynchronous_cleanup_that_raises_is_told(mode):
+    """G15: as CleanupError; the event loop ends all the same."""
+
+    class Bad(Async):
+        async def cleanup(self) -> None:
+            await Async.cleanup(self)
+            raise ValueError("bad cleanup")
+
+    stage, other = Bad(), Async()
+    pipeline = Pipeline()
+    pipeline.add(stage)
+    pipeline.add(other)
+    choose(pipeline, mode)
+    pipeline.forward(1)
+    with pytest.raises(CleanupError) as raised:
+        pipeline.cleanup()
+    assert [str(error) for error in raised.value.errors] == ["bad cleanup"]
+    assert (stage.cleanups, other.cleanups) == (1, 1)
+    assert no_thread_of_ours()
+
+
+def test_a_task_that_a_coroutine_has_left_and_that_does_not_end_is_named(caplog):
+    """G14: cleanup does not wait for it without end."""
+    leave = threading.Event()
+
+    async def background() -> None:
+        while not leave.is_set():
+            try:
+                await asyncio.sleep(0.005)
+            except asyncio.CancelledError:
+                pass
+
+    kept: list[Any] = []
+
+    async def stage(item: Any) -> Any:
+        kept.append(asyncio.ensure_future(background()))
+        await asyncio.sleep(0)
+        return item
+
+    pipeline = Pipeline()
+    pipeline.add(stage)
+    pipeline.parallelize()
+    pipeline.forward(1)
+    pipeline.drain(PATIENCE)
+    pipeline.cleanup()
+    assert "has not ended" in caplog.text
+    leave.set()
+    assert wait_until(no_thread_of_ours)
 
 
 def interrupt() -> None:
