@@ -881,6 +881,89 @@ def test_a_coroutine_that_ignores_cancellation_is_left_behind(caplog):
     assert pipeline.statistics() == statistics
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_coroutine_stage_can_be_started_afresh_after_its_cleanup(mode):
+    """With a setup and an event loop of its own for each life."""
+    stage = Async()
+    pipeline = Pipeline()
+    pipeline.add(stage)
+    for life in range(1, 4):
+        choose(pipeline, mode)
+        assert list(pipeline.stream(range(3))) == [0, 1, 2]
+        pipeline.cleanup()
+        assert (stage.setups, stage.cleanups) == (life, life)
+        assert no_thread_of_ours()
+
+
+def test_a_stuck_coroutine_stage_is_not_started_a_second_time():
+    """PipelineBusy until its call has come back; then it can be used again."""
+    stage = Async(holds=True, stubborn=True)
+    pipeline = Pipeline()
+    pipeline.add(stage)
+    pipeline.parallelize(stuck_timeout=0.1, drain_timeout=0.1)
+    pipeline.forward(1)
+    assert stage.entered.wait(PATIENCE)
+    pipeline.cleanup(timeout=0)
+    pipeline.parallelize()
+    with pytest.raises(PipelineBusy, match="never returned"):
+        pipeline.forward(2)
+    stage.let_go()
+    assert wait_until(lambda: stage.cleanups == 1)
+    assert wait_until(no_thread_of_ours)
+    pipeline.parallelize()
+    assert list(pipeline.stream([3])) == [3]
+    pipeline.cleanup()
+    assert (stage.setups, stage.cleanups) == (2, 2)
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_child_with_coroutines_is_used_alone_and_in_a_parent(when):
+    """Its stages keep the event loop on which they were set up; all of them end."""
+    stage, other = Async(), Async()
+    child = Pipeline()
+    child.add(stage)
+    child.serialize()
+    if when == "before":
+        assert list(child.stream([1])) == [1]
+    parent = Pipeline()
+    parent.add(other)
+    parent.add(child.as_stage())
+    parent.parallelize()
+    assert list(parent.stream(range(5))) == list(range(5))
+    parent.cleanup()
+    assert (stage.cleanups, other.cleanups) == (stage.setups, 1)
+    child.cleanup()
+    assert stage.cleanups == stage.setups
+    assert no_thread_of_ours()
+
+
+def test_a_dropped_stream_of_a_branching_plan_is_stopped():
+    """G22: also with batches that wait and coroutines in flight."""
+    group = Group(10**6)
+    group.max_wait = 60.0
+    pipeline = Pipeline()
+    pipeline.add(Async(), workers=3)
+    pipeline.add(same, name="B")
+    pipeline.add(same, name="C", after="Stage_1")
+    pipeline.add(same, name="D", after=["B", "C"])
+    pipeline.add(group)
+    pipeline.parallelize()
+    pipeline.forward(1)
+    stream = pipeline.stream(itertools.count())
+    ledger = pipeline._session.run.ledger
+    assert wait_until(lambda: ledger.snapshot().absorbed > 100)
+    del stream
+    pipeline.drain(PATIENCE)
+    assert law(pipeline) == []
+    for n in range(5):
+        pipeline.forward(n)
+    with pytest.warns(ResourceWarning, match="cleanup"):
+        del pipeline
+        gc.collect()
+    assert wait_until(no_thread_of_ours)
+    assert group.cleanups == 1
+
+
 def test_results_behind_a_stuck_coroutine_are_counted(caplog):
     """G3: one that has ended and waits for its turn behind a stuck one is dropped."""
     stage = Async(holds=True, stubborn=True)
