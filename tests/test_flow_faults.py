@@ -47,6 +47,8 @@ from pystream_core.testing import (
     wait_until,
 )
 
+pytestmark = pytest.mark.usefixtures("hurried")  # many a stage here is stuck
+
 MODES = ["serial", "threads"]
 PROMPT = 1.0  # seconds for what has to be prompt, on a busy machine
 
