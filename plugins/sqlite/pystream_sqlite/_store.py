@@ -68,9 +68,9 @@ def store(connection: sqlite3.Connection, recording: Recording) -> None:
         ).fetchone()
     if seqs:
         connection.execute(
-            "UPDATE run SET first_seq = min(coalesce(first_seq, ?1), ?1),"
-            " last_seq = max(coalesce(last_seq, ?2), ?2) WHERE id = ?3",
-            (min(seqs), max(seqs), run_id),
+            "UPDATE run SET first_seq = min(coalesce(first_seq, :first), :first),"
+            " last_seq = max(coalesce(last_seq, :last), :last) WHERE id = :run",
+            {"first": min(seqs), "last": max(seqs), "run": run_id},
         )
     ends = [value for (_, name), value in recording.totals.items() if name == "end_ns"]
     connection.execute(
@@ -229,9 +229,9 @@ def _delete_oldest(connection: sqlite3.Connection, run_id: int, share: float) ->
         ).fetchone()
         first, first_seq = first_left, first_seq if seq_left is None else seq_left
     kept -= connection.execute(
-        "DELETE FROM item WHERE run = ?1 AND rowid < (SELECT min(rowid) + ?2 * (max(rowid) + 1"
-        " - min(rowid)) FROM item WHERE run = ?1)",
-        (run_id, share),
+        "DELETE FROM item WHERE run = :run AND rowid < (SELECT min(rowid) + :share * (max(rowid)"
+        " + 1 - min(rowid)) FROM item WHERE run = :run)",
+        {"run": run_id, "share": share},
     ).rowcount
     connection.execute(
         "UPDATE run SET first_span = ?, kept = ?, first_seq = ? WHERE id = ?",
