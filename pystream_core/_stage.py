@@ -5,12 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, TypeVar, final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, final
 
 from ._errors import PlanError, safe_repr
 
-T = TypeVar("T")
+if TYPE_CHECKING:  # type checkers know it themselves; at runtime nothing needs the default
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 CallKind = Literal["function", "generator", "coroutine", "async generator"]
 
@@ -39,10 +46,11 @@ class Stage(ABC, Generic[T]):
     name: str = ""
     _given_name: str = ""  # what a pipeline called it; does not count as its own name
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Prepare the stage, before its first item. Does nothing unless overridden.
 
         It may take as long as it needs: starting is not counted against any timeout.
+        Like ``cleanup`` it may be a coroutine function, which is then awaited.
         What it raises comes out of the call that started the pipeline, as StageError.
         """
 
@@ -59,7 +67,7 @@ class Stage(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def cleanup(self) -> None:
+    def cleanup(self) -> Awaitable[None] | None:
         """Cleanup method for the stage.
 
         Invoked exactly once during pipeline cleanup, after the last call of the stage.
