@@ -153,6 +153,11 @@ def _check_names(name: str, feeders: Sequence[str], known: Mapping[str, object])
         if each not in known:
             near = difflib.get_close_matches(each, known, 1)
             meant = f"did you mean {near[0]!r}? " if near else ""
+            if each.casefold() == "input":  # as graph() draws it
+                meant = (
+                    "the first stage that is added takes the input, so for several branches from "
+                    "there begin with one that passes items on, add(lambda item: item); "
+                )
             raise PlanError(
                 f"stage {name!r} is to come after {each!r}, which is no stage of this pipeline: "
                 f"{meant}its stages are {', '.join(repr(one) for one in known)}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._coroutines import EventLoop
 from ._errors import PipelineBusy, PlanError, StageError, describe_error, safe_repr
-from ._plan import StageSpec, check_kind, check_place, flushes
+from ._plan import StageSpec, check_flush, check_kind, check_place, flushes
 from ._stage import CallKind, Stage, call_kind
 
 logger = logging.getLogger("PyStream")
@@ -245,6 +245,7 @@ def _checked(stage: Any, spec: StageSpec) -> Callable[[Any], Any]:
             "plain generator"
         )
     check_kind("that its factory returned", spec.options, kind, batching=batching)
+    check_flush("that its factory returned", stage)
     check_place(spec, kind, batching=batching)
     if isinstance(stage, Stage) and not stage.name:
         try:

@@ -83,6 +83,12 @@ class Pipeline:
                 f"input_generator must be a function without arguments, not "
                 f"{safe_repr(input_generator)}; for an iterable use stream(source)"
             )
+        if call_kind(input_generator) in ("coroutine", "async generator"):
+            raise PlanError(
+                "input_generator must be an ordinary function that returns the next item: what an "
+                "asynchronous one returns would be taken for the item. Await in a stage instead, "
+                "which may be a coroutine function"
+            )
         if input_generator is not None and call_kind(input_generator) != "function":
             raise PlanError(
                 "input_generator must be a function that returns the next item; this one is a "

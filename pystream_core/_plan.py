@@ -104,6 +104,11 @@ class StageOptions:
                 'on_error must be "stop", "skip", a Retry or a callable that takes the failure, '
                 f"not {safe_repr(self.on_error)}"
             )
+        if call_kind(self.on_error) in ("coroutine", "async generator"):
+            raise PlanError(
+                "on_error must be an ordinary function: what an asynchronous one returns would "
+                "be taken for the replacement, and nothing would await it"
+            )
         if isinstance(self.on_error, type):
             raise PlanError(
                 f"on_error must be a policy, not the class {self.on_error.__name__}: make an "
@@ -422,6 +427,20 @@ def flushes(stage: Any) -> bool:
     return issubclass(owner, Stage) and callable(getattr(owner, "flush", None))
 
 
+def check_flush(label: str, stage: Any) -> None:
+    """Refuse a ``flush`` whose calls would give something to await.
+
+    Raises:
+        PlanError: with what to do instead.
+    """
+    stage = stage.make if isinstance(stage, StageFactory) else stage
+    if flushes(stage) and call_kind(stage.flush) in ("coroutine", "async generator"):
+        raise PlanError(
+            f"stage {label} defines an asynchronous flush(), which nothing would await: make it "
+            f"an ordinary method that returns or yields what the stage still holds"
+        )
+
+
 def check_options(stage: Any, spec: StageSpec, label: str) -> None:
     """Refuse options that do not go with what the stage is.
 
@@ -435,6 +454,7 @@ def check_options(stage: Any, spec: StageSpec, label: str) -> None:
             f"be shared between threads. Give its class, or factory({type(stage).__name__}, ...)"
         )
     check_kind(repr(label), options, spec.kind, batching=spec.batching)
+    check_flush(repr(label), stage)
 
 
 def check_kind(label: str, options: StageOptions, kind: CallKind, *, batching: bool) -> None:

@@ -63,10 +63,21 @@ class AsyncBatch(Batch):
         return item
 
 
+class AsyncFlush(Batch):
+    """Nothing would await what its flush returns."""
+
+    async def flush(self) -> Any:
+        return ()
+
+
 class HastyBatch(Batch):
     """Its items may wait for no time at all."""
 
     max_wait = 0
+
+
+async def awaited(item: Any) -> Any:
+    return item
 
 
 async def asynchronous(item: Any) -> AsyncIterator[Any]:
@@ -137,6 +148,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "batching with workers": (add(Batch, workers=2), r"flush\(\).*workers=1"),
     "batching with Retry": (add(Batch, on_error=Retry(2)), r"flush\(\).*cannot be retried"),
     "batching coroutine": (add(AsyncBatch), r"flush\(\).*ordinary method"),
+    "asynchronous flush": (add(AsyncFlush), r"asynchronous flush\(\).*ordinary method"),
+    "asynchronous flush of an object": (add(AsyncFlush()), r"asynchronous flush\(\)"),
+    "asynchronous flush of a factory": (add(factory(AsyncFlush)), r"asynchronous flush\(\)"),
     "after nothing": (add(identity, after=[]), r"first stage that is added takes the input"),
     "after a number": (add(identity, after=5), r"after must be the name of a stage"),
     "after numbers": (add(identity, after=["A", 5]), r"after must be the name of a stage"),
@@ -169,6 +183,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         for value in ("ignore", None, 1)
     },
     "on_error unspeakable": (add(identity, on_error=Unspeakable()), "on_error must be"),
+    "on_error asynchronous": (add(identity, on_error=awaited), "on_error must be an ordinary"),
     "on_error is the class Retry": (add(identity, on_error=Retry), r"for example Retry\(times=3\)"),
     "retry of a generator": (add(generator, on_error=Retry(1)), "cannot be retried"),
     **{
@@ -498,8 +513,14 @@ def test_extreme_periods_are_accepted(period: float) -> None:
 
 @pytest.mark.parametrize(
     "made",
-    [lambda: 5, lambda: HastyBatch(), lambda: AsyncBatch(), lambda: asynchronous],
-    ids=["no callable", "impatient", "asynchronous batching", "async generator"],
+    [
+        lambda: 5,
+        lambda: HastyBatch(),
+        lambda: AsyncBatch(),
+        lambda: AsyncFlush(),
+        lambda: asynchronous,
+    ],
+    ids=["no callable", "impatient", "asynchronous batching", "async flush", "async generator"],
 )
 @pytest.mark.parametrize("method", ["serialize", "parallelize"])
 def test_what_a_factory_makes_is_checked_at_the_start(made: Any, method: str) -> None:
@@ -614,6 +635,13 @@ def test_a_generator_function_as_input_generator_is_refused() -> None:
         Pipeline(numbers)
     with Pipeline(numbers().__next__).serialize() as pipeline:
         assert list(pipeline.stream()) == [1]
+
+
+@pytest.mark.parametrize("made", [awaited, asynchronous], ids=["coroutine", "generator"])
+def test_an_asynchronous_input_generator_is_refused(made: Any) -> None:
+    """Every call would give something to await as the item."""
+    with pytest.raises(PlanError, match="ordinary function"):
+        Pipeline(made)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,11 @@ REFUSED: dict[str, tuple[Callable[[], Pipeline], str]] = {
         lambda: pipeline(a="default", b="MainPipeline__a"),
         r"'MainPipeline__a', which is no stage of this pipeline: its stages are 'a', 'b'",
     ),
+    "the input": (
+        lambda: pipeline(a="default", b="input"),
+        r"stage 'b' is to come after 'input', .*: the first stage that is added takes the input.*"
+        r"add\(lambda item: item\); its stages are 'a', 'b'",
+    ),
     "a name twice": (lambda: pipeline(a="default", b=["a", "a"]), r"after names 'a' twice"),
     "itself": (lambda: pipeline(a="default", b="b"), r"in a circle: 'b' -> 'b'\."),
     "a circle": (

@@ -229,6 +229,8 @@ def _fit(
             if name not in known and "" not in file.left_out:
                 others = ", ".join(repr(each) for each in names)
                 message = f"there is no stage {name!r}{near_miss(name, names)}; stages: {others}"
+                if name.casefold() == "input":  # as the graph draws it
+                    message += ". The first stage takes the input"
             elif table.add["after"].count(name) > 1:
                 message = f"names {name!r} twice"
             else:
