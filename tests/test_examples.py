@@ -125,6 +125,15 @@ def test_the_readme_s_python_runs_and_prints_what_its_comments_say(tmp_path: Pat
     assert done.stdout.splitlines()[: len(said)] == said
 
 
+def test_the_asynchronous_program_of_the_threads_readme_runs(tmp_path: Path) -> None:
+    """It prints every answer, in order, and complains of nothing."""
+    text = (ROOT / "plugins" / "threads" / "README.md").read_text()
+    block = re.findall(r"```python\n(import asyncio.*?)```", text, re.DOTALL)[0]
+    done = python("-c", block, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"answer {number}" for number in range(100)]
+
+
 @pytest.mark.parametrize("name", ["README.md", *(f"plugins/{each}/README.md" for each in (
     "threads", "sqlite", "stages", "video", "cli", "bundle",
 ))])  # fmt: skip
