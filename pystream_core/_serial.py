@@ -251,7 +251,11 @@ class SerialExecutor(Executor):
                 continue
             watch = threading.Timer(patience, _name_stuck_cleanup, (instance.path, patience))
             watch.daemon = True
-            watch.start()
+            try:
+                watch.start()
+            except RuntimeError:  # the interpreter is too far down for new threads
+                errors += cleanup_all([instance])
+                continue
             try:
                 errors += cleanup_all([instance])
             finally:

@@ -695,11 +695,13 @@ class Session:
 
     def close_at_exit(self, deadline: float) -> threading.Thread | None:
         """Begin to give stage cleanups their time until the deadline, in a helper thread:
-        a serial stage may be stuck in the very call that does not end."""
+        a serial stage may be stuck in the very call that does not end. Where no thread can be
+        started any more, as in Python 3.12.0 and 3.12.1, they are done on return."""
         helper = threading.Thread(target=self._close_quietly, args=(deadline,), daemon=True)
         try:
             helper.start()
         except RuntimeError:  # the interpreter is too far down for new threads
+            self._close_quietly(deadline)
             return None
         return helper
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import pytest
@@ -1599,6 +1599,29 @@ def test_a_pipeline_that_was_just_cleaned_up_is_left_alone_at_exit(mode: str) ->
     assert helper is not None
     helper.join(SAFETY)
     assert not helper.is_alive()
+    assert probe.cleanups == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stages_are_cleaned_up_at_exit_where_no_thread_can_be_started(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G15, G20: Python 3.12.0 and 3.12.1 start no thread any more when their exit has begun."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    probe = Probe()
+    pipeline = build(mode, probe)
+    pipeline.forward(1)
+    session = pipeline._session
+    assert session is not None
+    session.abort("interpreter exit")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert session.close_at_exit(monotonic() + SAFETY) is None
+    assert probe.cleanups == 1
+    pipeline.cleanup()
     assert probe.cleanups == 1
 
 
