@@ -7,6 +7,7 @@ the session.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  (its function for the exit goes first, see below)
 import logging
 import os
 import threading
@@ -765,6 +766,8 @@ def _forget_all_after_fork() -> None:
 
 
 # atexit is too late for threads that have to be joined; this runs before threads are awaited.
+# The threads of pools, as asyncio.to_thread uses them, are awaited by such a function, too. What
+# is registered first runs last, so the module of the pools is imported above.
 _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
     _register(_stop_all_at_exit)

@@ -224,3 +224,35 @@ def test_cleanup_works_in_the_handler_of_ctrl_c(mode: str, interrupts: dict[Case
         outcome = interrupts[place, mode, "wait"]
         assert outcome.out.count("cleaned") == 1, (place, outcome)
     assert "HANDLED" in interrupts["in_handler", mode, "wait"].out
+
+
+POOL = """
+import sys, threading, time
+from pystream_core import Pipeline
+from concurrent.futures import ThreadPoolExecutor
+
+entered = threading.Event()
+
+def slow(item):
+    entered.set()
+    time.sleep(0.1)
+    return item
+
+pipeline = Pipeline()
+pipeline.add(slow)
+pipeline.serialize() if sys.argv[1] == "serial" else pipeline.parallelize()
+ThreadPoolExecutor().submit(pipeline.run, range(1000))
+entered.wait(10)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pipeline_that_a_thread_pool_uses_does_not_hold_up_the_exit(mode: str) -> None:
+    """G20: Python awaits the threads of pools, also those of asyncio.to_thread, at exit."""
+    done = subprocess.run(
+        [sys.executable, "-c", POOL, mode], capture_output=True, text=True, timeout=15, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert "not finished at interpreter exit" in done.stderr
+    assert "Traceback" not in done.stderr
