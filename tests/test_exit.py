@@ -256,3 +256,38 @@ def test_a_pipeline_that_a_thread_pool_uses_does_not_hold_up_the_exit(mode: str)
     assert done.returncode == 7, done.stderr
     assert "not finished at interpreter exit" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+READER = """
+import sys, threading
+from pystream_core import Pipeline
+
+entered = threading.Event()
+pipeline = Pipeline()
+pipeline.add(lambda item: entered.set() or item)
+pipeline.serialize() if sys.argv[1] == "serial" else pipeline.parallelize()
+
+def work():
+    with pipeline:
+        for _ in pipeline.stream(iter(int, 1)):
+            pass
+
+threading.Thread(target=work).start()
+entered.wait(10)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_thread_that_cleans_up_itself_does_not_hold_up_the_exit(mode: str) -> None:
+    """G20: its cleanup and that of the exit run at the same time, neither waits in vain."""
+    started = monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", READER, mode],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert monotonic() - started < 8, done.stderr

@@ -75,7 +75,7 @@ class ThreadsExecutor(Executor):
         self._front = threading.RLock()
         self._marks: set[Mark] = set()  # changed by drain, looked through by abort
         self._prepared: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._exits: SimpleQueue[tuple[Worker, list[BaseException]]] = SimpleQueue()
+        self._exits: SimpleQueue[tuple[Worker, list[BaseException]] | None] = SimpleQueue()
         self._gone: dict[Worker, list[BaseException]] = {}  # written by the closer
         self._started = False
         self._shut = False
@@ -275,12 +275,17 @@ class ThreadsExecutor(Executor):
         gone = self._gone
         while len(gone) < len(self._workers):
             try:
-                worker, errors = self._exits.get(True, max(0.0, deadline - monotonic()))
+                found = self._exits.get(True, max(0.0, deadline - monotonic()))
             except Empty:
                 break
+            if found is None:
+                continue  # another call has got the last one
+            worker, errors = found
             gone[worker] = errors
             if self._threads[worker] is not threading.current_thread():
                 self._threads[worker].join(_JOIN_PATIENCE)
+        if len(gone) == len(self._workers):
+            self._exits.put(None)  # for another call that waits, as at interpreter exit
         in_order = [error for each in self._workers for error in gone.get(each, ())]
         return in_order, [each for each in self._workers if each not in gone]
 
