@@ -605,18 +605,21 @@ class Chain:
         self._in_hand: Envelope | None = None  # where the stages branch
         graph = run.plan.graph
         own = range(self._first, self._first + len(steps))
-        self._followers = [
-            (
-                [each - self._first for each in graph.followers[stage] if each in own],
-                any(each not in own for each in graph.followers[stage]),
-            )
-            for stage in own
-        ]
-        self.branches = not all(
-            inside == ([position + 1] if position + 1 < len(steps) else [])
-            and leaves == (position + 1 == len(steps))
-            for position, (inside, leaves) in enumerate(self._followers)
-        )
+        # What a stage makes goes, by its position: to positions here, and None for all others;
+        # each with whether outputs are joined there.
+        self._targets: list[tuple[tuple[int | None, bool], ...]] = []
+        for stage in own:
+            followers = graph.followers[stage]
+            targets: list[tuple[int | None, bool]] = [
+                (each - self._first, graph.gathered(each) is not None)
+                for each in followers
+                if each in own
+            ]
+            if any(each not in own for each in followers):
+                targets.append((None, False))
+            self._targets.append(tuple(targets))
+        following = [*range(1, len(steps)), None]
+        self.branches = self._targets != [((each, False),) for each in following[: len(steps)]]
         self.expands = self.branches or any(step.expands for step in steps)
         self.batches = any(step.batches for step in steps)
         self.timed = any(step.waits_at_most for step in steps)
@@ -670,7 +673,9 @@ class Chain:
     def _onward(self, envelope: Envelope, position: int) -> Iterator[Envelope]:
         """What comes of an item that has left the stage at this position."""
         if self.branches:
-            yield from self._hand_out(envelope, position)
+            out = self._hand_out(envelope, position)
+            if out is not None:
+                yield out
             yield from self._walk(position + 1)
         else:
             yield from self._pass_through(envelope, position + 1)
@@ -746,26 +751,28 @@ class Chain:
                 handed_on = step.call(envelope)
                 self._in_hand = None
                 if handed_on:
-                    yield from self._hand_out(envelope, position)
+                    out = self._hand_out(envelope, position)
+                    if out is not None:
+                        yield out
         except BaseException as error:  # the rest of this item is not worked on any more
             self._in_hand = None
             why = "reader left" if isinstance(error, GeneratorExit) else ANOTHER_BRANCH
             self._lose_waiting(why)
             raise
 
-    def _hand_out(self, envelope: Envelope, position: int) -> Iterator[Envelope]:
-        """Give what a stage has made to its followers here, and give it out for all others."""
-        followers, leaves = self._followers[position]
-        targets: list[int | None] = [*followers, None] if leaves else [*followers]
-        copies = envelope.copies(len(targets)) if len(targets) > 1 else [envelope]
-        given_out: Envelope | None = None
-        for target, copy in zip(targets, copies, strict=True):
+    def _hand_out(self, envelope: Envelope, position: int) -> Envelope | None:
+        """Give what a stage has made to its followers here; what there is for all others."""
+        targets = self._targets[position]
+        copies = envelope.copies(len(targets)) if len(targets) > 1 else (envelope,)
+        out = None
+        for (target, joins), copy in zip(targets, copies, strict=True):
             if target is None:
-                given_out = copy
-            elif self._run.arrive(self._first + target, self._first + position, copy, self._trace):
+                out = copy
+            elif not joins or self._run.arrive(
+                self._first + target, self._first + position, copy, self._trace
+            ):
                 self._waiting[target] = copy
-        if given_out is not None:
-            yield given_out
+        return out
 
     def abandon(self, items: Sequence[Envelope] = ()) -> None:
         """The closer leaves the worker behind: end its copies of an item in several branches,

@@ -94,10 +94,15 @@ class Graph:
             for stage in range(len(self.feeds))
         )
 
+    @cached_property
+    def joins(self) -> dict[int, Gathered]:
+        """How stages, and the output, bring several outputs together; those that do."""
+        feeds = enumerate((*self.feeds, self.result))
+        return {index: feed for index, feed in feeds if isinstance(feed, Gathered)}
+
     def gathered(self, index: int) -> Gathered | None:
         """How a stage (or the output) brings several outputs together; None when it does not."""
-        feed = self.result if index == self.output else self.feeds[index]
-        return feed if isinstance(feed, Gathered) else None
+        return self.joins.get(index)
 
     def around(self, index: int) -> tuple[int, ...]:
         """The stages from which an item gets past this one: empty when every way from the
