@@ -13,7 +13,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
-from ._coroutines import Call, Outcome
+from ._coroutines import Call, Outcome, value_of
 from ._errors import PyStreamError, StageError, describe_error, safe_repr
 from ._executor import ANOTHER_BRANCH, Envelope, Reply, Run
 from ._ledger import Counters
@@ -253,10 +253,7 @@ class Step:
                 raise
         finally:
             run.replies.discard(reply)
-        (outcome,) = outcomes
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
+        return value_of(outcomes.pop())
 
     def begin(self, envelope: Envelope, done: Callable[[Outcome], None]) -> Call | None:
         """Start on an item of a coroutine stage; None when it is too old for that.

@@ -12,6 +12,8 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from ._errors import describe_error
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -43,39 +45,72 @@ class Call:
     """One coroutine, from before it is begun, so that an interrupt at any moment finds something
     to cancel. Its methods never block.
 
+    Why its outcome always comes: whoever begins it puts it into ``waiting`` before posting it
+    to the loop, and the loop's thread closes the loop before it looks there. So what is posted
+    runs, or is found there, or the closed loop refuses it.
+
     Args:
         loop: where it is to run.
+        waiting: the calls of that loop that have no outcome yet.
         make: called in the loop's thread; gives the coroutine.
-        done: gets its outcome once, in the loop's thread; must not block.
+        done: gets its outcome once, in the loop's thread, or if that has ended in the one that
+            begins it; must not block.
     """
 
-    __slots__ = ("_done", "_loop", "_make", "_task")
+    __slots__ = ("_done", "_loop", "_make", "_task", "_waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, make: Make, done: Done) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, waiting: set[Call], make: Make, done: Done
+    ) -> None:
         self._loop = loop
+        self._waiting = waiting
         self._make = make
-        self._done = done
+        self._done = [done]  # taken out by whoever gives it its outcome
         self._task: asyncio.Task[Outcome] | None = None  # set and used in the loop's thread
 
     def begin(self) -> None:
         """Let it run."""
-        self._loop.call_soon_threadsafe(self._begin)
+        self._waiting.add(self)
+        if not _post(self._loop, self._begin):
+            self.lose()
 
     def cancel(self) -> None:
         """Ask it to end; its outcome comes all the same, also if it has not been begun."""
-        self._loop.call_soon_threadsafe(self._cancel)
+        if not _post(self._loop, self.cancel_here):
+            self.lose()
 
-    def _begin(self) -> None:
-        self._task = self._loop.create_task(_outcome(self._make))
-        # also of one that is cancelled before its first step
-        self._task.add_done_callback(lambda task: self._done(_outcome_of(task)))
-
-    def _cancel(self) -> None:
+    def cancel_here(self) -> None:
+        """The same, in the loop's thread."""
         if self._task is not None:
             self._task.cancel()
         else:  # what begins it would have come before
-            now = perf_counter_ns()
-            self._done(Outcome(None, RuntimeError("interrupted before it began"), now, now))
+            self._give(_failed(RuntimeError("interrupted before it began")))
+
+    def lose(self) -> None:
+        """The loop has ended: give it an outcome, if it still waits for one."""
+        self._give(_failed(RuntimeError("the event loop of the coroutine stages has ended")))
+
+    def _begin(self) -> None:
+        if not self._done:
+            return
+        coroutine = _outcome(self._make)
+        try:
+            self._task = self._loop.create_task(coroutine)
+        except BaseException as error:  # a task factory of the user's
+            coroutine.close()
+            self._give(_failed(error))
+            return
+        # also of one that is cancelled before its first step
+        self._task.add_done_callback(lambda task: self._give(_outcome_of(task)))
+
+    def _give(self, outcome: Outcome) -> None:
+        try:
+            done = self._done.pop()
+        except IndexError:  # it has been given
+            return
+        self._waiting.discard(self)
+        self._task = None  # which holds what it came to
+        done(outcome)
 
 
 async def _outcome(make: Make) -> Outcome:
@@ -90,8 +125,13 @@ def _outcome_of(task: asyncio.Task[Outcome]) -> Outcome:
     try:
         return task.result()
     except BaseException as error:
-        now = perf_counter_ns()
-        return Outcome(None, error, now, now)
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> Outcome:
+    """The outcome of a coroutine that was not called."""
+    now = perf_counter_ns()
+    return Outcome(None, error, now, now)
 
 
 class EventLoop:
@@ -105,30 +145,14 @@ class EventLoop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._life: _Life | None = None
 
     def enter(self) -> None:
         """One more user."""
         with self._lock:
             if not self._users:
-                self._begin()
+                self._life = _begun()
             self._users += 1
-
-    def _begin(self) -> None:
-        import asyncio
-
-        loop = asyncio.new_event_loop()  # what is posted to it before it runs is not lost
-        thread = threading.Thread(target=_run, args=(loop,), name="pystream-asyncio", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no thread can be had
-            loop.close()
-            raise
-        except BaseException:  # Ctrl-C: it may have started all the same
-            _stop(loop)
-            raise
-        self._loop, self._thread = loop, thread
 
     def leave(self) -> None:
         """One user less. The last one ends the loop; waits at most 2 s for what is left."""
@@ -136,14 +160,13 @@ class EventLoop:
             self._users -= 1
             if self._users:
                 return
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-            if loop is None or thread is None:
+            life, self._life = self._life, None
+            if life is None:
                 return
-            _stop(loop)
-            if thread is not threading.current_thread():
-                thread.join(_PATIENCE)
-                if thread.is_alive():
+            life.end()
+            if life.thread is not threading.current_thread():
+                life.thread.join(_PATIENCE)
+                if life.thread.is_alive():
                     logger.warning(
                         "the event loop of the coroutine stages is left behind: something that "
                         "they started has not ended for %g s",
@@ -152,19 +175,20 @@ class EventLoop:
 
     def forsake(self) -> None:
         """Nobody will leave any more: end. Never blocks, takes no lock."""
-        loop = self._loop
-        if loop is not None:
-            _stop(loop)
+        life = self._life
+        if life is not None:
+            life.end()
 
     def here(self) -> bool:
         """Whether the calling thread is the loop's own."""
-        return self._thread is threading.current_thread()
+        life = self._life
+        return life is not None and life.thread is threading.current_thread()
 
     def call(self, make: Make, done: Done) -> Call:
         """A coroutine that is to be begun; for users that have entered. See Call."""
-        loop = self._loop
-        assert loop is not None
-        return Call(loop, make, done)
+        life = self._life
+        assert life is not None
+        return Call(life.loop, life.waiting, make, done)
 
     def run(self, make: Make) -> Any:
         """Run a coroutine and wait for what it returns. Raises what it raises."""
@@ -176,34 +200,124 @@ class EventLoop:
         except BaseException:
             call.cancel()
             raise
-        if outcome.error is not None:
-            raise outcome.error
+        return value_of(outcome)
+
+
+def value_of(outcome: Outcome) -> Any:
+    """What a coroutine returned. Raises what it raised."""
+    if outcome.error is None:
         return outcome.value
-
-
-def _stop(loop: asyncio.AbstractEventLoop) -> None:
     try:
-        loop.call_soon_threadsafe(loop.stop)
-    except RuntimeError:  # it has been closed already
-        pass
+        raise outcome.error
+    finally:
+        del outcome  # else this frame and the exception hold each other
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """The life of the loop's thread."""
+class _Life:
+    """An event loop and its thread, from the first user to the last.
+
+    Attributes:
+        waiting: the calls that have been begun and have no outcome yet.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.waiting: set[Call] = set()
+        self.thread = threading.Thread(target=self._run, name="pystream-asyncio", daemon=True)
+        self._over = False
+        self._serving = True  # used in the loop's thread
+
+    def end(self) -> None:
+        """Let the thread end. Never blocks, takes no lock."""
+        self._over = True
+        _post(self.loop, self._stop)
+
+    def _stop(self) -> None:
+        if self._serving:  # else it ends already, and must not be kept from that
+            self.loop.stop()
+
+    def _run(self) -> None:
+        import asyncio
+
+        loop = self.loop
+        try:
+            asyncio.set_event_loop(loop)
+            self._serve()
+            loop.set_task_factory(None)  # one of the user's may refuse
+            self._finish(_cancel_all())
+            self._finish(loop.shutdown_asyncgens())
+            self._finish(loop.shutdown_default_executor())
+            asyncio.set_event_loop(None)
+        except BaseException as error:
+            logger.error("the event loop of the coroutine stages was ended", exc_info=error)
+        finally:
+            loop.close()
+            for call in list(self.waiting):
+                call.lose()
+
+    def _serve(self) -> None:
+        """Run what is posted until ``end``.
+
+        Asyncio lets an exit or interrupt out that a task or callback of the user's raises, and
+        ends when one of them calls ``stop()``. What is in flight fails then, and the loop goes
+        on, since stages have to be cleaned up in it.
+        """
+        while not self._over:
+            error: BaseException | None = None
+            try:
+                self.loop.run_forever()
+            except (KeyboardInterrupt, SystemExit) as raised:
+                error = raised
+            if not self._over:
+                logger.error(
+                    "what a coroutine stage has started %s the event loop of the coroutine "
+                    "stages; every coroutine in flight is cancelled",
+                    f"raised {describe_error(error)} in" if error else "stopped",
+                    exc_info=error,
+                )
+                for call in list(self.waiting):
+                    self.loop.call_soon(call.cancel_here)
+        self._serving = False
+
+    def _finish(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            self.loop.run_until_complete(coroutine)
+        except BaseException as error:
+            coroutine.close()
+            logger.error("at the end of the event loop of the coroutine stages", exc_info=error)
+
+
+def _begun() -> _Life:
+    """An event loop and its thread, which is started."""
     import asyncio
 
-    asyncio.set_event_loop(loop)
+    loop = asyncio.new_event_loop()  # what is posted to it before it runs is not lost
+    life = _Life(loop)
     try:
-        loop.run_forever()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-    except BaseException as error:
-        logger.error("the event loop of the coroutine stages was ended", exc_info=error)
-    finally:
-        asyncio.set_event_loop(None)
+        life.thread.start()
+    except RuntimeError:  # no thread can be had
         loop.close()
+        raise
+    except BaseException:  # Ctrl-C: it may have started all the same
+        life.end()
+        raise
+    return life
+
+
+async def _cancel_all() -> None:
+    """End every other task."""
+    import asyncio
+
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+def _post(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> bool:
+    """Have it called in the loop's thread; False when the loop has been closed."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        return False
+    return True

@@ -13,6 +13,10 @@ a worker              a credit of the next channel                its close
 a worker (ordered     its turn                                    every ticket before it
 generator)                                                        comes back, or ``abort``
 a worker at the end   the output (a stream's reader)              the stream's close
+a worker before a     another one that sends to the same join,    what ends its holder's wait
+join                  or a mark to it
+a worker of           an item or an outcome, in its channel;      the outcomes, which a stop
+coroutines            after STOP only outcomes                    has asked for
 ``admit``             a credit of the first channel               ``shut``, ``abort``
 ``drain``             its mark                                    arrival, or ``abort``
 ``start``             every worker's setup                        ``abort``

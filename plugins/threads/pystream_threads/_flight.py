@@ -77,36 +77,36 @@ class Flight:
         self._line: dict[_Flown, None] = {}  # what has been taken and not handed on, in order
         self._waiting: deque[_Flown] = deque()  # of those, what has not been started
         self._running = 0
+        self._stopping = False
 
     def serve(self) -> None:
         """Work until the channel is closed and what is in flight has ended."""
-        stopping = False
-        while not stopping or self._running:
-            found = self._channel.receive()
-            if type(found) is Landed:
-                self._land(found.flown, found.outcome)
-            elif found is STOP:
-                stopping = True
-                self._cancel()
-            elif isinstance(found, Mark):
-                self._line[_Flown(None, found)] = None
-            else:
-                flown = _Flown(found)
-                self._line[flown] = None
-                self._waiting.append(flown)
-            found = None
-            while self._waiting and (stopping or self._running < self._limit):
+        while not self._stopping or self._running:
+            self._take(self._channel.receive())
+            while self._waiting and (self._stopping or self._running < self._limit):
                 self._start(self._waiting.popleft())
             self._hand_on()
-            if stopping:  # one that never ends is not to keep the others from being counted
-                self._let_go()
+
+    def _take(self, found: Envelope | Mark) -> None:
+        if type(found) is Landed:
+            self._land(found.flown, found.outcome)
+        elif found is STOP:
+            self._stop()
+        elif not isinstance(found, Mark):
+            flown = _Flown(found)
+            self._line[flown] = None
+            self._waiting.append(flown)
+        elif self._stopping:
+            found.arrive(False)
+        else:
+            self._line[_Flown(None, found)] = None
 
     def in_hand(self) -> list[Envelope]:
         """The items whose coroutines have not ended; for a closer that leaves them behind."""
         return [
             flown.envelope
-            for flown in tuple(self._line)
-            if flown.call is not None and not flown.over and flown.envelope is not None
+            for flown in list(self._line)
+            if flown.call is not None and flown.envelope is not None
         ]
 
     def _start(self, flown: _Flown) -> None:
@@ -138,7 +138,7 @@ class Flight:
         self._end(flown, result)
 
     def _end(self, flown: _Flown, result: Envelope | None) -> None:
-        flown.envelope, flown.over = result, True
+        flown.envelope, flown.call, flown.over = result, None, True
         if not self._ordered:
             del self._line[flown]
             self._leave(flown)
@@ -152,14 +152,20 @@ class Flight:
             del self._line[flown]
             self._leave(flown)
 
-    def _let_go(self) -> None:
-        """Everything that is over, out of turn: after a stop the next channel drops it."""
-        for flown in [each for each in self._line if each.over]:
-            del self._line[flown]
-            if flown.mark is not None:
-                flown.mark.arrive(False)
-            else:
-                self._leave(flown)
+    def _stop(self) -> None:
+        """Cancel what is in flight and let the rest go, from now on out of turn: one that never
+        ends is not to keep the others from being counted. The next channel drops them."""
+        self._stopping = True
+        self._ordered = False
+        for flown in list(self._line):
+            if flown.call is not None:
+                flown.call.cancel()
+            elif flown.over:
+                del self._line[flown]
+                if flown.mark is not None:
+                    flown.mark.arrive(False)
+                else:
+                    self._leave(flown)
 
     def _leave(self, flown: _Flown) -> None:
         if flown.mark is not None:
@@ -170,8 +176,3 @@ class Flight:
         if self._adapt:
             self._channel.resize(perf_counter_ns() - flown.taken_ns)
         self._channel.release()
-
-    def _cancel(self) -> None:
-        for flown in self._line:
-            if flown.call is not None and not flown.over:
-                flown.call.cancel()
