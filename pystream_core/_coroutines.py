@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("PyStream")
 
-_PATIENCE: Final = 2.0  # seconds for what the stages have left running to end
+# seconds for what the stages have left running to end; less than cleanups get in any case, else
+# the stage would be taken for stuck
+_PATIENCE: Final = 1.0
 
 
 class Outcome(NamedTuple):
@@ -155,7 +157,7 @@ class EventLoop:
             self._users += 1
 
     def leave(self) -> None:
-        """One user less. The last one ends the loop; waits at most 2 s for what is left."""
+        """One user less. The last one ends the loop; waits at most 1 s for what is left."""
         with self._lock:
             self._users -= 1
             if self._users:

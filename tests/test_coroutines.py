@@ -270,3 +270,30 @@ def test_marks_that_come_after_a_stop_do_not_wait(caplog: pytest.LogCaptureFixtu
     let_go.set()
     pipeline.cleanup()
     assert broken_law(pipeline.statistics()) == []
+
+
+def test_a_thread_that_a_coroutine_has_left_running_does_not_make_its_stage_stuck(
+    chosen: Callable[[Pipeline], Pipeline], caplog: pytest.LogCaptureFixture
+) -> None:
+    """G14: the call was cancelled; what is named is what has not ended."""
+    entered, let_go = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        let_go.wait(PATIENCE)
+
+    async def stage(item: int) -> int:
+        await asyncio.to_thread(wait)
+        return item
+
+    pipeline = chosen(with_stage(stage))
+    caller = in_thread(lambda: pipeline.forward(1))
+    assert entered.wait(PATIENCE)
+    try:
+        pipeline.cleanup(timeout=0)
+        assert "something that they started has not ended" in caplog.text
+        assert "call has not returned" not in caplog.text
+        assert dict(pipeline.statistics().dropped) == {"abort": 1}
+    finally:
+        let_go.set()
+    caller.wait()
