@@ -788,7 +788,10 @@ class Chain:
     def _lose_waiting(self, reason: str) -> None:
         """End the copies that wait for a stage which is not called any more."""
         while self._waiting:
-            position, envelope = self._waiting.popitem()
+            try:
+                position, envelope = self._waiting.popitem()
+            except KeyError:  # a stuck worker has just come back and took the last one
+                return
             why = self._run.reason if envelope.seq < self._run.floor else reason
             self._run.lose(envelope, self._first + position, self._trace, why)
 

@@ -320,11 +320,10 @@ class Run:
         followers = self.plan.graph.followers[stage]
         copies = envelope.copies(len(followers)) if len(followers) > 1 else [envelope]
         for follower, copy in zip(followers, copies, strict=True):
-            join = self.ledger.joins.get(follower)
-            if join is None:
+            if follower not in self.ledger.joins:
                 self.lose(copy, follower, trace, reason)
                 continue
-            join.arrived[stage] += 1  # it counts as unjoined there
+            self.ledger.lose_unjoined(follower, stage)
             why = reason or self.reason
             self.end(copy, "dropped", trace, stage=follower, reason=why, counted=False)
 
@@ -347,7 +346,7 @@ class Run:
         self.halted = True
         self.floor = ENDED
         self._halts.put(None)
-        for reply in tuple(self.replies):  # its item may lie where no worker comes any more
+        for reply in list(self.replies):  # its item may lie where no worker comes any more
             reply.settle(SKIP, self.refusal())
 
     def pause(self, seconds: float) -> bool:

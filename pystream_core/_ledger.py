@@ -75,13 +75,14 @@ class JoinCounters:
     """How many outputs have come to a join, and how many times all of one item were there.
 
     ``arrived`` of a feeder is written by whoever sends for that feeder, ``completed`` by one
-    sender at a time.
+    sender at a time, ``lost`` under the ledger's lock.
     """
 
-    __slots__ = ("arrived", "completed")
+    __slots__ = ("arrived", "completed", "lost")
 
     def __init__(self, feeders: Sequence[int]) -> None:
         self.arrived = dict.fromkeys(feeders, 0)
+        self.lost = dict.fromkeys(feeders, 0)  # given out, but not brought here after a stop
         self.completed = 0
 
 
@@ -264,6 +265,11 @@ class Ledger:
             lost = self._lost_before[stage]
             lost[reason] = lost.get(reason, 0) + count
 
+    def lose_unjoined(self, join: int, feeder: int) -> None:
+        """Count an output of ``feeder`` that does not even come to a join; from any thread."""
+        with self._lock:
+            self.joins[join].lost[feeder] += 1
+
     def forfeit(self) -> None:
         """A result that was handed to a stream was not taken by its reader: it counts as
         dropped instead of completed."""
@@ -363,7 +369,10 @@ class Ledger:
         if join is None:
             return _NOTHING
         completed = join.completed
-        left = {self.paths[feeder]: count - completed for feeder, count in join.arrived.items()}
+        left = {
+            self.paths[feeder]: count + join.lost[feeder] - completed
+            for feeder, count in join.arrived.items()
+        }
         return MappingProxyType({path: count for path, count in left.items() if count > 0})
 
     def _totals(

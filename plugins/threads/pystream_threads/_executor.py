@@ -245,7 +245,7 @@ class ThreadsExecutor(Executor):
         self._prepared.put(None)  # wakes a start that waits
         for lane in self._lanes:
             lane.close()
-        for mark in tuple(self._marks):
+        for mark in list(self._marks):
             mark.arrive(False)
 
     def close(self, timeout: float, *, keep: bool = False) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ class Sequencer:
     def stop(self) -> None:
         """End the waits in ``wait_turn``, now and later. Never blocks, takes no lock."""
         self._stopped = True
-        for waiter in tuple(self._waiters.values()):
+        for waiter in list(self._waiters.values()):
             waiter.put(False)
 
     def sweep(self) -> list[Envelope | Mark]:
