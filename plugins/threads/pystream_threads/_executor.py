@@ -128,9 +128,13 @@ class ThreadsExecutor(Executor):
             name=f"{self._name_prefix} {path}" + (f" {number}" if lane.size > 1 else ""),
             daemon=True,
         )
-        thread.start()
-        self._workers.append(worker)
         self._threads[worker] = thread
+        self._workers.append(worker)  # before the start, which Ctrl-C may leave when it runs
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be had
+            self._workers.remove(worker)
+            raise
 
     def _wait_until_prepared(self) -> None:
         first: BaseException | None = None

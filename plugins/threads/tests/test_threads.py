@@ -6,10 +6,12 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from pystream_core import Pipeline, PlanError
+from pystream_core import Pipeline, PlanError, Stage
+from pystream_core.testing import wait_until
 
 
 @pytest.fixture
@@ -139,3 +141,41 @@ def test_nothing_is_lost_with_a_tiny_switch_interval(tiny_switch_interval: None)
     assert got == [number for number in range(300) for _ in range(2)]
     assert statistics.completed == 600
     assert statistics.in_flight == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_while_a_worker_is_being_started_is_what_is_raised(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """G21: every worker whose thread runs is known and stopped."""
+    begin = threading.Thread.start
+    cleanups = []
+
+    class Lives(Stage[Any]):
+        def __call__(self, item: Any) -> Any:
+            return item
+
+        def cleanup(self) -> None:
+            cleanups.append(self)
+            if self.name == "First":  # comes back last
+                wait_until(lambda: not any("Second" in one.name for one in threading.enumerate()))
+
+    def start(thread: threading.Thread) -> None:
+        second = thread.name.endswith("Second")
+        if error is KeyboardInterrupt or not second:
+            begin(thread)
+        if second:
+            raise error("now")
+
+    pipeline = Pipeline()
+    pipeline.add(Lives, name="First")
+    pipeline.add(Lives, name="Second")
+    pipeline.parallelize()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(error, match="now"):
+            pipeline.start()
+    assert wait_until(lambda: not any("MainPipeline" in one.name for one in threading.enumerate()))
+    assert len(cleanups) == (2 if error is KeyboardInterrupt else 1)
+    assert "left behind" not in caplog.text
+    pipeline.cleanup()
