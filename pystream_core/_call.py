@@ -30,6 +30,7 @@ class CalledBack(BaseException):
 
 
 _PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)  # not failures in the caller's thread
+_INTERRUPTED_PATIENCE = 0.5  # seconds for a cancelled coroutine to end after Ctrl-C
 
 
 class Step:
@@ -231,10 +232,14 @@ class Step:
         assert stage is not None
         reply = Reply()
         outcomes: list[Outcome] = []
+        left_behind = threading.Event()
 
         def done(outcome: Outcome) -> None:
             outcomes.append(outcome)  # Ctrl-C may come between taking the reply and keeping it
             reply.settle(None)
+            if left_behind.is_set():  # not here, in the thread of the event loop
+                name = "pystream-cleanup"
+                threading.Thread(target=self.instance.end_call, name=name, daemon=True).start()
 
         call = loop.call(lambda: stage(item), done)
         try:
@@ -246,14 +251,35 @@ class Step:
                 reply.wait()
             except BaseException as error:  # a stop, or Ctrl-C
                 call.cancel()
-                while not outcomes:
-                    reply.answer()
-                if isinstance(error, PyStreamError):
+                stopped = isinstance(error, PyStreamError)  # and whoever stops bounds the wait
+                try:
+                    patience = None if stopped else _INTERRUPTED_PATIENCE
+                    while not outcomes and reply.wait_answer(patience):
+                        pass
+                finally:  # also when Ctrl-C comes again
+                    if not outcomes:
+                        self._leave_behind(left_behind, outcomes)
+                if stopped:
                     raise CalledBack from None
                 raise
         finally:
             run.replies.discard(reply)
         return value_of(outcomes.pop())
+
+    def _leave_behind(self, left_behind: threading.Event, outcomes: list[Outcome]) -> None:
+        """A coroutine goes on although it was cancelled: its stage is cleaned up when it ends.
+
+        Why that is not missed: the event is set before the last look at ``outcomes``, and the
+        outcome is put there before the look at the event.
+        """
+        logger.warning(
+            "the coroutine of stage %r goes on although it was cancelled, and is left behind",
+            self.path,
+        )
+        self.instance.leave_behind()
+        left_behind.set()
+        if outcomes:
+            self.instance.end_call()
 
     def begin(self, envelope: Envelope, done: Callable[[Outcome], None]) -> Call | None:
         """Start on an item of a coroutine stage; None when it is too old for that.

@@ -116,9 +116,13 @@ class Reply:
             raise failure.again() if isinstance(failure, StageError) else failure
         return value
 
-    def answer(self) -> Any:
-        """What was answered next, whether or not it was a failure. Blocks until then."""
-        return self._answers.get()[0]
+    def wait_answer(self, timeout: float | None) -> bool:
+        """Wait for the next answer of any kind, at most ``timeout`` seconds; whether it came."""
+        try:
+            self._answers.get(timeout=timeout)
+        except Empty:
+            return False
+        return True
 
 
 class Run:

@@ -137,6 +137,14 @@ class Instance:
             clean_up = clean_up or self._due
         return self.cleanup() if clean_up else None
 
+    def end_call(self) -> BaseException | None:
+        """A call that was left behind has ended, while its worker went on without it; clean the
+        instance up if that was asked for meanwhile."""
+        with self._lock:
+            self.stuck = False
+            due = self._due
+        return self.cleanup() if due else None
+
     def cleanup(self) -> BaseException | None:
         """Call the stage's ``cleanup`` unless that has been done; return what it raised.
 

@@ -1555,6 +1555,46 @@ def test_ctrl_c_while_a_coroutine_is_awaited_in_the_callers_thread(make, where, 
         assert again == [((2, 2), (5, 5)), ((6, 6), (7, 7))]
 
 
+@pytest.mark.parametrize("comes_back", ["before the cleanup", "after the cleanup"])
+def test_one_ctrl_c_is_enough_for_a_coroutine_that_ignores_it(make, comes_back, caplog):
+    """G16, G21: it is named and left behind, and its stage is cleaned up when it has ended."""
+    leave = threading.Event()
+    ended = threading.Event()
+    cleaned_at: list[bool] = []
+
+    class Stubborn(Stage):
+        async def __call__(self, data: Any) -> Any:
+            interrupt()
+            while not leave.is_set():
+                try:
+                    await asyncio.sleep(0.005)
+                except asyncio.CancelledError:
+                    pass
+            ended.set()
+            return data
+
+        async def cleanup(self) -> None:
+            cleaned_at.append(ended.is_set())
+
+    pipeline = make("serial", Stubborn())
+    begin = monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.forward(1)
+    assert monotonic() - begin < PATIENCE
+    assert "'MainPipeline__Stage_1' goes on although it was cancelled" in caplog.text
+    assert dict(pipeline.statistics().dropped) == {"interrupted": 1}
+    if comes_back == "before the cleanup":
+        leave.set()
+        assert ended.wait(PATIENCE)
+        assert wait_until(lambda: "pystream-cleanup" not in [t.name for t in threading.enumerate()])
+        pipeline.cleanup()
+    else:
+        pipeline.cleanup()
+        assert cleaned_at == []
+        leave.set()
+    assert wait_until(lambda: cleaned_at == [True])
+
+
 # -- processes of their own -------------------------------------------------------------------
 
 PRELUDE = """
