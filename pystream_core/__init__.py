@@ -1,6 +1,7 @@
 """The minimal core of PyStream: the door for plugin authors."""
 
-from ._call import Chain as Chain, Step as Step
+from ._call import Step as Step
+from ._chain import Chain as Chain
 from ._channel import Channel as Channel, ChannelClosed as ChannelClosed
 from ._coroutines import Call as Call, Outcome as Outcome
 from ._errors import (

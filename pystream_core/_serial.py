@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-from ._call import Chain, Step, cleanup_all
+from ._call import Step
+from ._chain import Chain, cleanup_all
 from ._channel import Baton, ChannelClosed
 from ._coroutines import EventLoop
 from ._errors import CleanupError, PipelineBusy, StageError, describe_error

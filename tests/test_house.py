@@ -28,7 +28,7 @@ FLOORS: list[list[str]] = [
     ],
     ["_plan", "_drawing", "_coroutines"],
     ["_observer", "_placement", "_lifecycle", "_executor", "_output"],
-    ["_call", "hookspecs"],
+    ["_call", "_chain", "hookspecs"],
     ["_serial", "_input", "_results"],
     ["_registry", "_session"],
     ["_pipeline"],
