@@ -229,7 +229,7 @@ class Chain:
         while self._waiting:
             try:
                 position, envelope = self._waiting.popitem()
-            except KeyError:  # a stuck worker has just come back and took the last one
+            except KeyError:  # pragma: no cover - a stuck worker just came back and took it
                 return
             why = self._run.reason if envelope.seq < self._run.floor else reason
             self._run.lose(envelope, self._first + position, self._trace, why)

@@ -163,8 +163,7 @@ class EventLoop:
             if self._users:
                 return
             life, self._life = self._life, None
-            if life is None:
-                return
+            assert life is not None  # while there are users
             life.end()
             if life.thread is not threading.current_thread():
                 life.thread.join(_PATIENCE)

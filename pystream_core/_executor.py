@@ -218,20 +218,18 @@ class Run:
     # -- branches ----------------------------------------------------------------------
 
     def arrive(self, index: int, feeder: int, envelope: Envelope, trace: Trace | None) -> bool:
-        """An output comes to a follower of the stage that gave it out. One call at a time for
-        each follower.
+        """An output comes to a follower that joins it with others. One call at a time for each
+        follower.
 
         Args:
             index: of the follower; the number of stages means the output.
             feeder: the stage that gave it out.
 
         Returns:
-            whether the follower can have it: False while it waits there for other outputs of
-            the same item. ``envelope`` then holds all of them together.
+            False while it waits there for other outputs of the same item; True: ``envelope``
+            now holds all of them together, for the follower.
         """
-        gathered = self.plan.graph.gathered(index)
-        if gathered is None:
-            return True
+        gathered = self.plan.graph.joins[index]
         join = self.ledger.joins[index]
         branches = envelope.branches
         assert branches is not None  # a join has several feeders, so the item was in branches
@@ -397,8 +395,8 @@ class Executor(ABC):
 
     - every item whose ``admit`` returned True ends in exactly one bin of the ledger;
     - an item goes from each stage to all of its followers in ``run.plan.graph``, to several
-      as copies (``Envelope.copies``), and comes to each of them through ``run.arrive``, which
-      holds it back until the outputs that are joined there are all there;
+      as copies (``Envelope.copies``), and to those that join several outputs through
+      ``run.arrive``, which holds it back until all of them are there;
     - results reach ``run.output`` in admission order unless a stage says ``ordered=False``,
       one call at a time;
     - a full front makes ``admit`` wait at most its timeout; a full channel slows its sender,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from pystream_core import CleanupError, Pipeline, Stage, StageError
-from pystream_core.testing import PATIENCE, broken_law, in_thread, wait_until
+from pystream_core import SKIP, CleanupError, Outcome, Pipeline, PlanError, Stage, StageError
+from pystream_core._call import CalledBack, Step
+from pystream_core._coroutines import EventLoop
+from pystream_core.testing import PATIENCE, Gate, broken_law, in_thread, wait_until
 
 MODES = ["serial", "threads"]
 
@@ -297,3 +300,289 @@ def test_a_thread_that_a_coroutine_has_left_running_does_not_make_its_stage_stuc
     finally:
         let_go.set()
     caller.wait()
+
+
+# -- the loop and its calls by themselves ----------------------------------------------
+
+
+async def nothing(*_: Any) -> None:
+    """A coroutine function."""
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoop]:
+    """A running one."""
+    made = EventLoop()
+    made.enter()
+    yield made
+    made.leave()
+
+
+def test_a_call_that_is_cancelled_before_it_begins_has_one_outcome(loop: EventLoop) -> None:
+    """An interrupt may come between making and beginning it."""
+    outcomes: list[Outcome] = []
+    call = loop.call(nothing, outcomes.append)
+    call.cancel()
+    call.begin()
+    loop.run(nothing)  # comes behind them
+    (outcome,) = outcomes
+    assert "before it began" in str(outcome.error)
+
+
+@pytest.mark.parametrize("verb", ["begin", "cancel"])
+def test_a_call_of_a_loop_that_has_ended_has_an_outcome(verb: str) -> None:
+    """At once, in the thread that asks."""
+    loop = EventLoop()
+    loop.enter()
+    outcomes: list[Outcome] = []
+    call = loop.call(nothing, outcomes.append)
+    loop.leave()
+    getattr(call, verb)()
+    (outcome,) = outcomes
+    assert "has ended" in str(outcome.error)
+
+
+def test_a_loop_without_users_has_nothing_to_forsake() -> None:
+    """Its thread starts with the first one."""
+    loop = EventLoop()
+    loop.forsake()
+    assert not loop.here()
+
+
+def test_a_loop_may_be_left_from_within() -> None:
+    """It does not wait for itself."""
+    loop = EventLoop()
+    loop.enter()
+
+    async def leave() -> None:
+        loop.leave()
+
+    loop.run(leave)
+
+
+def test_a_loop_that_is_ending_is_not_hurried_by_a_second_end(loop: EventLoop) -> None:
+    """What the stages have left running is still waited for."""
+    cancelling, leave = threading.Event(), threading.Event()
+
+    async def slow() -> None:
+        while not leave.is_set():
+            try:
+                await asyncio.sleep(0.005)
+            except asyncio.CancelledError:
+                cancelling.set()
+
+    async def spawn() -> None:
+        spawned.append(asyncio.ensure_future(slow()))
+        await asyncio.sleep(0)
+
+    loop.run(spawn)
+    loop.forsake()
+    assert cancelling.wait(PATIENCE)
+    loop.forsake()
+    assert loop._life is not None
+    assert loop._life.thread.is_alive()
+    leave.set()
+    loop._life.thread.join(PATIENCE)
+    assert spawned.pop().done()
+
+
+def test_a_task_that_exits_while_it_is_cancelled_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At the end of the loop, which ends all the same."""
+    loop = EventLoop()
+    loop.enter()
+
+    async def exits() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise SystemExit(3) from None
+
+    async def spawn() -> None:
+        spawned.append(asyncio.ensure_future(exits()))
+        await asyncio.sleep(0)
+
+    loop.run(spawn)
+    loop.leave()
+    assert "at the end of the event loop" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_loop_whose_thread_does_not_start_leaves_nothing(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread can be had, or Ctrl-C comes just when it has started."""
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if error is KeyboardInterrupt:
+            begin(thread)
+        raise error
+
+    loop = EventLoop()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(error):
+        loop.enter()
+    monkeypatch.undo()
+    loop.enter()  # and it can be tried again
+    loop.run(nothing)
+    loop.leave()
+
+
+def test_ctrl_c_in_an_asynchronous_setup_comes_out_of_the_start() -> None:
+    """G21: the coroutine is cancelled, and nothing of it is left."""
+    cancelled = threading.Event()
+
+    class Slow(Life):
+        async def setup(self) -> None:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+    pipeline = with_stage(Slow(lambda: None)).serialize()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.start()
+    assert cancelled.wait(PATIENCE)
+    pipeline.cleanup()
+
+
+@pytest.fixture
+def step() -> Iterator[Step]:
+    """That of a coroutine stage in a serial pipeline."""
+
+    async def same(item: Any) -> Any:
+        return item
+
+    pipeline = with_stage(same).serialize()
+    pipeline.start()
+    session = pipeline._session
+    assert session is not None
+    yield session.executor._chain.steps[0]  # type: ignore[attr-defined]
+    pipeline.cleanup()
+
+
+def test_a_coroutine_is_not_begun_after_a_stop(step: Step) -> None:
+    """One may come between the look at the item and the call."""
+    step.run.halt("abort")
+    with pytest.raises(CalledBack):
+        step.stage(1)
+
+
+def test_a_coroutine_that_ends_just_when_it_is_left_behind_is_not_stuck(step: Step) -> None:
+    """Its stage can be cleaned up."""
+    step._leave_behind(threading.Event(), [Outcome(None, None, 0, 0)])
+    assert not step.instance.stuck
+
+
+# -- placements ------------------------------------------------------------------------
+
+
+class Holds(Stage[Any]):
+    """A batching stage that gives out nothing but SKIP."""
+
+    def __call__(self, data: Any) -> Any:
+        return SKIP
+
+    def flush(self) -> list[Any]:
+        return [SKIP]
+
+    def cleanup(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("stage", "what"),
+    [(nothing, "is a coroutine function"), (Holds, "keeps items between its calls")],
+    ids=["coroutine", "batching"],
+)
+def test_coroutine_and_batching_stages_stay_where_they_are(
+    stage: Any, what: str, inline_placement: str
+) -> None:
+    """A placement of their own is refused; the one for all stages concerns the others."""
+    pipeline = with_stage(stage, placement=inline_placement)
+    with pytest.raises(PlanError, match=f"{what}.*cannot be placed in 'inline': leave out"):
+        pipeline.parallelize()
+    pipeline = with_stage(stage)
+    with pipeline.parallelize(placement=inline_placement):
+        assert pipeline.run([1]).admitted == 1
+
+
+def test_a_flush_that_skips_gives_nothing_out(chosen: Callable[[Pipeline], Pipeline]) -> None:
+    """SKIP filters there as anywhere."""
+    pipeline = chosen(with_stage(Holds()))
+    assert list(pipeline.stream([1, 2])) == []
+    statistics = pipeline.statistics()
+    assert (statistics.absorbed, statistics.spawned) == (2, 0)
+    pipeline.cleanup()
+
+
+def test_ctrl_c_in_the_policy_of_a_failed_flush_passes_through() -> None:
+    """G21: in serial mode, out of the call that flushed."""
+
+    class Bad(Holds):
+        def flush(self) -> list[Any]:
+            raise ValueError("no flush")
+
+    def interrupted(failure: StageError) -> Any:
+        raise KeyboardInterrupt
+
+    pipeline = with_stage(Bad(), on_error=interrupted).serialize()
+    pipeline.forward(1)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.drain()
+    pipeline.cleanup()
+
+
+def test_a_batch_of_a_serial_stream_whose_source_raises_is_dropped() -> None:
+    """G3: it is neither lost in silence nor in the next stream."""
+
+    class Pairs(Holds):
+        def __init__(self) -> None:
+            self.items: list[Any] = []
+
+        def __call__(self, data: Any) -> Any:
+            self.items.append(data)
+            return self.flush()[0] if len(self.items) == 2 else SKIP
+
+        def flush(self) -> list[Any]:
+            items, self.items = self.items, []
+            return [items] if items else []
+
+    def source() -> Iterator[int]:
+        yield from range(3)
+        raise LookupError("the source")
+
+    pipeline = with_stage(Pairs()).serialize()
+    got = []
+    with pytest.raises(LookupError):
+        for result in pipeline.stream(source()):
+            got.append(result)
+    assert got == [[0, 1]]
+    assert dict(pipeline.statistics().dropped) == {"interrupted": 1}
+    assert list(pipeline.stream([7])) == [[7]]
+    assert broken_law(pipeline.statistics()) == []
+    pipeline.cleanup()
+
+
+def test_a_result_that_waits_for_its_turn_before_a_join_is_dropped_once() -> None:
+    """G3: when the pipeline is stopped meanwhile."""
+    gate = Gate(holds=lambda item: item == 0)
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item, "first")
+    pipeline.add(gate, "slow", workers=2)
+    pipeline.add(lambda item: item, "fast", after="first")
+    pipeline.add(lambda parts: parts, "join", after=["slow", "fast"])
+    pipeline.parallelize()
+    pipeline.forward(0)
+    pipeline.forward(1)
+    assert gate.wait_passed(1)
+    assert wait_until(lambda: pipeline.statistics().stages[2].emitted == 2)
+    pipeline.abort()
+    gate.open()
+    pipeline.cleanup()
+    assert dict(pipeline.statistics().dropped) == {"abort": 2}
+    session = pipeline._session
+    assert session is not None
+    assert broken_law(pipeline.statistics(), session.plan.graph.feeders) == []

@@ -10,7 +10,9 @@ from time import monotonic
 
 import pytest
 
-from pystream_core import Pipeline, Stage
+from pystream_core import Pipeline, PipelineTerminated, Stage
+from pystream_core._errors import call_name
+from pystream_core._input import InputGenerator
 from pystream_core.testing import wait_until
 
 
@@ -186,3 +188,23 @@ def test_letting_a_stream_go_does_not_wait_long_for_a_stuck_stage() -> None:
     gate.set()
     pipeline.cleanup()
     assert took < 2
+
+
+def test_a_closed_input_generator_is_not_called_any_more() -> None:
+    """Whoever waits for its turn while the pipeline is stopped is sent away."""
+    calls: list[int] = []
+    generator = InputGenerator(lambda: calls.append(1))
+    generator.close()
+    with pytest.raises(PipelineTerminated, match="no item was taken"):
+        generator()
+    assert calls == []
+
+
+def test_an_input_generator_without_a_readable_name_is_named_all_the_same() -> None:
+    """The message about what stopped a loop must not raise itself."""
+
+    class Unreadable:
+        def __getattr__(self, name: str) -> str:
+            raise ValueError(name)
+
+    assert "Unreadable object" in call_name(Unreadable())
