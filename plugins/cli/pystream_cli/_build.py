@@ -335,12 +335,13 @@ def _stage(table: StageTable, mistakes: Mistakes) -> Any:
             place, f"{table.use} is {_article(target)}, which cannot be called", called=table.called
         )
         return None
-    wrong = [] if _is_an_object(target) else signature(target, item=True).wrong(table.own)
-    if _is_an_object(target) and table.own:
+    if _is_an_object(target):
+        made = f"{table.use} is an object already made: it takes no options"
         wrong = [
-            (name, f"{table.use} is an object already made: it takes no options")
-            for name in table.own
+            (name, f"{made}{near_miss(name, table.slips.get(name, ()))}") for name in table.own
         ]
+    else:
+        wrong = signature(target, item=True).wrong(table.own, table.slips)
     for name, message in wrong:
         mistakes.add(table.option(name), message, called=table.called)
     if wrong:

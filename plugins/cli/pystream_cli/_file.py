@@ -109,6 +109,11 @@ class StageTable:
         """What messages call it."""
         return self.name or self.use
 
+    @property
+    def slips(self) -> Mapping[str, Sequence[str]]:
+        """Names of PyStream's own that an option beside ``use`` can be a misspelling of."""
+        return dict.fromkeys(self.beside, sorted(_NAMES_OF_PYSTREAM))
+
     def option(self, name: str) -> tuple[str | int, ...]:
         """The key of one of its own options: where it stands, or where a missing one belongs."""
         missing = name not in self.own and name not in _NAMES_OF_PYSTREAM

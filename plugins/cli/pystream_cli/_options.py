@@ -47,8 +47,15 @@ class Signature:
     options: tuple[Option, ...]
     open: bool
 
-    def wrong(self, given: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Each option that is unknown, missing or of a wrong type, with what would be right."""
+    def wrong(
+        self, given: Mapping[str, Any], beside: Mapping[str, Iterable[str]] | None = None
+    ) -> list[tuple[str, str]]:
+        """Each option that is unknown, missing or of a wrong type, with what would be right.
+
+        Args:
+            given: what a file gives.
+            beside: further names that can have been meant by some of them.
+        """
         known = {option.name: option for option in self.options}
         listing = (
             f"its options: {', '.join(map(_brief, self.options))}"
@@ -59,7 +66,8 @@ class Signature:
         for name, value in given.items():
             if name not in known:
                 if not self.open:
-                    found.append((name, f"no such option{near_miss(name, known)}; {listing}"))
+                    names = [*known, *(beside or {}).get(name, ())]
+                    found.append((name, f"no such option{near_miss(name, names)}; {listing}"))
             elif not fits(value, known[name].hint):
                 option = known[name]
                 hint = near_miss(value, _choices(option.hint)) if isinstance(value, str) else ""

@@ -112,6 +112,7 @@ class FailsAtTheEnd(Stage):
         raise RuntimeError("the disk is full")
 
 
+ready_made = FailsAtTheEnd()
 here_is = []
 
 

@@ -298,6 +298,30 @@ def test_a_mistake_is_named_with_its_key_and_what_is_right(project, text, key, m
     assert message in said
 
 
+@pytest.mark.parametrize("use", ["steps:plus", "pace", "steps:FailsAtTheEnd", "steps:ready_made"])
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("worker = 2", "workers"),
+        ('aftr = "a"', "after"),
+        ("maxage = 1", "max_age"),
+        ('nam = "x"', "name"),
+    ],
+)
+def test_a_misspelt_option_of_every_stage_is_told_from_one_of_its_own(project, use, line, meant):
+    """Most options of a stage stand beside those of ``add``, so these are near misses, too."""
+    _, key, said = only(project, f'{SOURCE}[[stage]]\nuse = "{use}"\n{line}')
+    assert key == f"stage[1].{line.split()[0]} ({use})"
+    assert f"'{meant}'" in said.partition("did you mean ")[2].partition("?")[0]
+
+
+def test_what_stands_in_the_table_of_a_stages_own_options_is_none_of_every_stage(project):
+    """There the name that is near would be as wrong."""
+    _, key, said = only(project, f'{SOURCE}[[stage]]\nuse = "pace"\n[stage.options]\nworker = 2')
+    assert key == "stage[1].options.worker (pace)"
+    assert "workers" not in said
+
+
 def test_broken_toml_is_told_with_line_and_column(project):
     """A syntax error names file, line and column."""
     with pytest.raises(BadFile, match=r"job\.toml:2:7: no TOML: ") as raised:
