@@ -184,11 +184,11 @@ def run(
 @click.argument(
     "file", metavar="FILE.toml", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--mermaid", "form", flag_value="mermaid", help="Print a Mermaid flowchart.")
-@click.option("--dot", "form", flag_value="dot", help="Print a digraph for Graphviz.")
-@click.option("--svg", "form", flag_value="svg", help="Print a picture, as SVG.")
+@click.option("--mermaid", is_flag=True, help="Print a Mermaid flowchart.")
+@click.option("--dot", is_flag=True, help="Print a digraph for Graphviz.")
+@click.option("--svg", is_flag=True, help="Print a picture, as SVG.")
 @_debug_option
-def graph(file: Path, form: str | None) -> None:
+def graph(file: Path, **formats: bool) -> None:
     """Draw the stages that FILE.toml describes, as a tree.
 
     Nothing is run: the names in the file are looked up, and everything that is wrong with it is
@@ -196,12 +196,16 @@ def graph(file: Path, form: str | None) -> None:
 
     Exit codes: 0 drawn, 2 wrong file or options.
     """
+    asked = [name for name, given in formats.items() if given]
+    if len(asked) > 1:
+        given = " and ".join(f"--{name}" for name in asked)
+        raise click.UsageError(f"{given} cannot be printed at once: choose one")
     from ._build import describe
 
     with _log(), redirect_stdout(sys.stderr):  # what modules print while they are imported
         drawing = describe(file).graph()
-    if form is not None:
-        click.echo(getattr(drawing, form)(), nl=False)
+    if asked:
+        click.echo(getattr(drawing, asked[0])(), nl=False)
         return
     from ._console import print_tree
 

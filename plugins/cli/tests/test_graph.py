@@ -262,6 +262,25 @@ def test_graph_prints_other_formats_and_nothing_else(project, option: str, begin
         ET.fromstring(result.stdout)
 
 
+@pytest.mark.parametrize(
+    "options", [("--svg", "--dot"), ("--dot", "--svg"), ("--mermaid", "--dot", "--svg")]
+)
+def test_graph_prints_one_format_and_refuses_several(project, options: tuple[str, ...]) -> None:
+    """One of them in silence would end in a file of the wrong kind."""
+    result = project.invoke("graph", project.write(BRANCHES), *options)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert all(option in result.stderr for option in options)
+    assert "choose one" in result.stderr
+
+
+def test_graph_takes_the_same_format_twice(project) -> None:
+    """As other flags."""
+    path = project.write(BRANCHES)
+    twice, once = (project.invoke("graph", path, *["--dot"] * times) for times in (2, 1))
+    assert (twice.exit_code, twice.stdout) == (0, once.stdout)
+
+
 @pytest.mark.parametrize("width", [80, 40])
 def test_the_tree_fits_a_terminal(width: int) -> None:
     """Options that have no room beside a name stand below it; nothing is cut off."""
