@@ -156,8 +156,8 @@ def arrange(after: Mapping[str, Sequence[str] | None]) -> dict[str, tuple[str, .
 def _check_names(name: str, feeders: Sequence[str], known: Mapping[str, object]) -> None:
     for each in feeders:
         if each not in known:
-            near = difflib.get_close_matches(each, known, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
+            near = _near(each, known)
+            meant = f"did you mean {near!r}? " if near else ""
             if each.casefold() == "input":  # as graph() draws it
                 meant = (
                     "the first stage that is added takes the input, so for several branches from "
@@ -169,6 +169,14 @@ def _check_names(name: str, feeders: Sequence[str], known: Mapping[str, object])
             )
         if feeders.count(each) > 1:
             raise PlanError(f"stage {name!r}: after names {each!r} twice; name it once")
+
+
+def _near(name: str, known: Mapping[str, object]) -> str | None:
+    """The name that was meant: the own name of a stage whose full path was given, as errors and
+    tables show it, else the nearest one."""
+    parts = name.split("__")
+    found = [part for part in parts if part in known]
+    return next(iter(found or difflib.get_close_matches(parts[-1], known, 1)), None)
 
 
 def _waiting(left: Mapping[str, Sequence[str]]) -> PlanError:

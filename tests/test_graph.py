@@ -130,7 +130,24 @@ REFUSED: dict[str, tuple[Callable[[], Pipeline], str]] = {
     ),
     "a full path": (
         lambda: pipeline(a="default", b="MainPipeline__a"),
-        r"'MainPipeline__a', which is no stage of this pipeline: its stages are 'a', 'b'",
+        r"'MainPipeline__a', which is no stage of this pipeline: did you mean 'a'\? its stages "
+        r"are 'a', 'b'",
+    ),
+    "a full path, misspelt": (
+        lambda: pipeline(resize="default", b="MainPipeline__Resise"),
+        r"did you mean 'resize'\? its stages are 'resize', 'b'",
+    ),
+    "a full path into a nested pipeline": (
+        lambda: nested(pipeline(a="default"), b="MainPipeline__child__a"),
+        r"stage 'b' .*: did you mean 'child'\? its stages are 'first', 'side', 'child', 'b'",
+    ),
+    "a full path inside a nested pipeline": (
+        lambda: pipeline(a="default", b="MainPipeline__child__a"),
+        r"stage 'b' .*: did you mean 'a'\? its stages are 'a', 'b'",
+    ),
+    "a full path to nowhere": (
+        lambda: pipeline(a="default", b="MainPipeline__x__y"),
+        r"'MainPipeline__x__y', which is no stage of this pipeline: its stages are 'a', 'b'",
     ),
     "the input": (
         lambda: pipeline(a="default", b="input"),

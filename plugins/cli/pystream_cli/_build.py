@@ -228,7 +228,8 @@ def _fit(
         for name in dict.fromkeys(table.add.get("after", ())):
             if name not in known and "" not in file.left_out:
                 others = ", ".join(repr(each) for each in names)
-                message = f"there is no stage {name!r}{near_miss(name, names)}; stages: {others}"
+                own = name.removeprefix(f"{MAIN_PIPELINE_NAME}__").partition("__")[0]
+                message = f"there is no stage {name!r}{near_miss(own, names)}; stages: {others}"
                 if name.casefold() == "input":  # as the graph draws it
                     message += ". The first stage takes the input"
             elif table.add["after"].count(name) > 1:

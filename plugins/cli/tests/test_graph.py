@@ -148,6 +148,24 @@ def test_all_mistakes_of_after_are_told_at_once(project, command: str) -> None:
     assert len(found) == 8
 
 
+@pytest.mark.parametrize("after", ["MainPipeline__plus", "MainPipeline__plus__x", "plus__x"])
+def test_a_full_path_as_errors_show_it_is_told_with_the_name_that_is_meant(project, after) -> None:
+    """Tables and messages name stages by their paths, ``after`` by their names."""
+    text = f"""
+        [source]
+        use = "steps:numbers"
+        [[stage]]
+        use = "steps:plus"
+        [[stage]]
+        use = "steps:shout"
+        after = "{after}"
+    """
+    found = messages(project.invoke("graph", project.write(text)))
+    assert found["stage[2].after (steps:shout)"].startswith(
+        f"there is no stage '{after}' (did you mean 'plus'?); stages: 'plus', "
+    )
+
+
 @pytest.mark.parametrize("command", ["run", "graph"])
 def test_a_circle_is_told_at_a_stage_that_makes_it(project, command: str) -> None:
     """In the words of the core, with the key."""
