@@ -7,14 +7,15 @@ out (:func:`visible`), what a format would take for its own is escaped by that f
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
-from ._errors import PlanError
+from ._errors import PlanError, call_name
 from ._graph import Feed, Gathered, arrange, feeders_of
-from ._plan import Plan, StageSpec
+from ._plan import ErrorPolicy, Plan, Retry, StageSpec
 
 _LONGEST_NAME: Final = 60
 _LONGEST_OUTLINE: Final = 160
@@ -28,10 +29,11 @@ _ASCII_LINES: Final = ("|- ", "`- ", "|  ", ": ", "> ", "<- ")
 class Drawing:
     """The graph of a pipeline as it stood when this was made. Made by ``Pipeline.graph``.
 
-    Each stage shows the options that change how items flow: ``workers``, ``overflow``,
-    ``max_age`` and ``placement``, where they are not the defaults. A stage after several, and
-    an output that is a dict, show what they are given. Nested pipelines are groups; one
-    without stages, which only passes items on, is left out. A notebook shows it as a picture.
+    Each stage shows the options that change what becomes of items: ``workers``, ``ordered`` of
+    several, ``capacity``, ``overflow``, ``max_age``, ``on_error`` and ``placement``, where they
+    are not the defaults. A stage after several, and an output that is a dict, show what they
+    are given. Nested pipelines are groups; one without stages, which only passes items on, is
+    left out. A notebook shows it as a picture.
     """
 
     def __init__(self, plan: Plan, placement: str | None = None) -> None:
@@ -277,12 +279,31 @@ def _options(spec: StageSpec, placement: str | None) -> Iterator[str]:
     options = spec.options
     if options.workers > 1:
         yield f"workers={options.workers}"
+        if not options.ordered:  # of one worker it says nothing
+            yield "ordered=False"
+    if options.capacity != "auto":
+        yield f"capacity={options.capacity}"
     if options.overflow != "block":
         yield f"overflow={options.overflow}"
     if options.max_age is not None:
         yield f"max_age={options.max_age:g}"
+    if options.on_error != "stop":
+        yield f"on_error={_policy(options.on_error)}"
     if options.placement or placement:
         yield f"placement={visible(options.placement or placement or '')}"
+
+
+def _policy(policy: ErrorPolicy) -> str:
+    """What is done with a failure, as short as it can be said: no defaults, own names only."""
+    if isinstance(policy, str):
+        return policy
+    if isinstance(policy, Retry):
+        backoff = f", backoff={policy.backoff:g}" if policy.backoff else ""
+        then = f", then={policy.then}" if policy.then != "stop" else ""
+        return f"Retry({policy.times}{backoff}{then})"
+    policy = policy.func if isinstance(policy, partial) else policy
+    named = policy if inspect.isroutine(policy) else type(policy)
+    return _shortened(visible(call_name(named).rpartition("<locals>.")[2]), _LONGEST_NAME)
 
 
 # -- text ------------------------------------------------------------------------------

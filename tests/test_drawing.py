@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import html
 import itertools
 import re
@@ -13,7 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from pystream_core import Pipeline, PlanError, Stage
+from pystream_core import Pipeline, PlanError, Retry, Stage
 from pystream_core._drawing import Drawing, visible
 from pystream_core._plan import SEPARATOR
 
@@ -192,6 +193,54 @@ def test_ascii_lines_and_a_narrow_width_fold_the_options_below_the_name(diamond)
     assert "|- motion\n|    [workers=2]\n|    [overflow=drop_oldest]\n|    [max_age=0.1]\n" in text
     assert "|- motion\n|    [workers=2, over" in diamond.graph().text(width=52, ascii=True)
     assert "join <- (blur, curve)" in text
+
+
+class Replace:
+    """A policy that is an object."""
+
+    def __call__(self, failure):
+        return 0
+
+    def __repr__(self):
+        return "Replace(with\u202e a very long text that would not fit into any box of a picture)"
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "s"),
+        ({"on_error": "stop", "capacity": "auto", "ordered": True}, "s"),
+        ({"workers": 2, "ordered": False}, "s [workers=2, ordered=False]"),
+        ({"ordered": False}, "s"),
+        ({"capacity": 1, "overflow": "drop_oldest"}, "s [capacity=1, overflow=drop_oldest]"),
+        ({"on_error": "skip"}, "s [on_error=skip]"),
+        ({"on_error": Retry(3)}, "s [on_error=Retry(3)]"),
+        ({"on_error": Retry(3, 0.1)}, "s [on_error=Retry(3, backoff=0.1)]"),
+        ({"on_error": Retry(3, then="skip")}, "s [on_error=Retry(3, then=skip)]"),
+        ({"on_error": Retry(3, 1, "skip")}, "s [on_error=Retry(3, backoff=1, then=skip)]"),
+        ({"on_error": keep}, "s [on_error=keep]"),
+        ({"on_error": lambda failure: 0}, "s [on_error=<lambda>]"),
+        ({"on_error": Replace()}, "s [on_error=Replace]"),
+        ({"on_error": functools.partial(keep)}, "s [on_error=keep]"),
+        ({"on_error": Replace().__call__}, "s [on_error=Replace.__call__]"),
+        (
+            {"max_age": 0.5, "on_error": "skip", "capacity": 3, "workers": 2, "placement": "far"},
+            "s [workers=2, capacity=3, max_age=0.5, on_error=skip, placement=far]",
+        ),
+    ],
+)
+def test_every_option_that_changes_what_happens_to_items_is_shown(options, line) -> None:
+    """Defaults are left out, and the others are as short as they can be said."""
+    assert str(chain("s", **options).graph()) == f"input\n{line}\noutput"
+
+
+def test_a_policy_stands_in_every_format() -> None:
+    """Also one whose name holds what a format would take for its own."""
+    drawing = chain("s", on_error=lambda failure: 0, capacity=2).graph()
+    notes = ["capacity=2", "on_error=<lambda>"]
+    assert read_mermaid(drawing.mermaid())[0]["n1"] == ["s", *notes]
+    assert read_dot(drawing.dot())[0]["n1"] == ["s", *notes]
+    assert read_svg(drawing.svg())[0][1] == ["s", *notes]
 
 
 def test_several_last_stages_show_the_dict_that_they_give() -> None:
