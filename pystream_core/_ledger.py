@@ -86,6 +86,25 @@ class JoinCounters:
         self.completed = 0
 
 
+def _by_reason(name: str, counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return [(f"{name} ({reason})", count) for reason, count in sorted(counts.items())]
+
+
+def _law(
+    origin: str,
+    came: int,
+    spawned: int,
+    bins: Sequence[tuple[str, int]],
+    beside: Sequence[tuple[str, int]],
+) -> str:
+    """What came in, what became of it and, in parentheses, what is no part of that."""
+    ended, others = (
+        [f"{count} {name}" for name, count in named if count] for named in (bins, beside)
+    )
+    first = f"{came} {origin}" + (f" + {spawned} spawned" if spawned else "")
+    return f"{first} = {' + '.join(ended) or '0'}" + (f" ({', '.join(others)})" if others else "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageStatistics:
     """What one stage did with its items. All figures are numbers of items.
@@ -125,6 +144,23 @@ class StageStatistics:
         ended = self.filtered + self.expanded + self.absorbed + self.expired + self.failed
         dropped = sum(self.dropped.values())
         return self.received + self.spawned - self.emitted - ended - dropped
+
+    def __str__(self) -> str:
+        bins = [
+            ("emitted", self.emitted),
+            ("filtered", self.filtered),
+            ("expanded", self.expanded),
+            ("absorbed", self.absorbed),
+            *_by_reason("dropped", self.dropped),
+            ("expired", self.expired),
+            ("failed", self.failed),
+            ("in hand", self.in_hand),
+        ]
+        beside = [
+            *_by_reason("lost before it", self.lost_before),
+            *((f"unjoined from {path}", count) for path, count in self.unjoined.items()),
+        ]
+        return f"{self.path}: {_law('received', self.received, self.spawned, bins, beside)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,21 +222,13 @@ class Statistics:
             ("filtered", self.filtered),
             ("expanded", self.expanded),
             ("absorbed", self.absorbed),
-            *((f"dropped ({reason})", count) for reason, count in sorted(self.dropped.items())),
+            *_by_reason("dropped", self.dropped),
             ("expired", self.expired),
             ("failed", self.failed),
             ("in flight", self.in_flight),
         ]
-        came = f"{self.admitted} admitted"
-        if self.spawned:
-            came += f" + {self.spawned} spawned"
-        ended = " + ".join(f"{count} {name}" for name, count in bins if count) or "0"
-        beside = [
-            f"{count} {name}"
-            for name, count in (("rejected", self.rejected), ("superseded", self.superseded))
-            if count
-        ]
-        return f"{came} = {ended}" + (f" ({', '.join(beside)})" if beside else "")
+        beside = [("rejected", self.rejected), ("superseded", self.superseded)]
+        return _law("admitted", self.admitted, self.spawned, bins, beside)
 
 
 class Ledger:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pystream_core import Statistics
+from pystream_core import StageStatistics, Statistics
 from pystream_core._ledger import Ledger
 
 
@@ -121,6 +121,31 @@ def test_the_text_is_the_law() -> None:
     )
     assert str(statistics) == (
         "5 admitted + 2 spawned = 4 completed + 2 dropped (overflow) + 1 in flight (3 superseded)"
+    )
+
+
+def test_the_text_of_a_stage_is_its_own_law_on_one_line() -> None:
+    """What it took in and made is what became of it; losses that it never saw stand beside."""
+    assert str(StageStatistics(path="MainPipeline__a")) == "MainPipeline__a: 0 received = 0"
+    assert str(StageStatistics(path="a", received=9, emitted=9)) == "a: 9 received = 9 emitted"
+    stage = StageStatistics(
+        path="a",
+        received=9,
+        spawned=4,
+        emitted=3,
+        filtered=1,
+        expanded=1,
+        absorbed=1,
+        expired=1,
+        failed=1,
+        dropped={"cleanup": 1, "abort": 2},
+        lost_before={"overflow": 5},
+        unjoined={"MainPipeline__b": 6},
+    )
+    assert str(stage) == (
+        "a: 9 received + 4 spawned = 3 emitted + 1 filtered + 1 expanded + 1 absorbed + "
+        "2 dropped (abort) + 1 dropped (cleanup) + 1 expired + 1 failed + 2 in hand "
+        "(5 lost before it (overflow), 6 unjoined from MainPipeline__b)"
     )
 
 
