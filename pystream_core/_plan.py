@@ -281,7 +281,7 @@ class Description:
             block = serial
         _check_paths(stages)
         laid.check_objects()
-        for index, spec in enumerate(stages):
+        for index, spec in enumerate(() if graph.linear else stages):
             around = ", ".join(repr(stages[one].name) for one in graph.around(index))
             stages[index] = replace(spec, around=around)
             check_place(stages[index], spec.kind, batching=spec.batching)
