@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from ._errors import counted
 from ._ledger import Statistics
+from ._plan import MAIN_PIPELINE_NAME, SEPARATOR
 
 logger = logging.getLogger("PyStream")
 
@@ -131,7 +133,7 @@ class PipelineProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Where the time of a run goes.
+    """Where the time of a run goes; ``print`` shows it as a table.
 
     Attributes:
         stages: by full path, in the order of the plan; a stage appears with its first
@@ -147,6 +149,70 @@ class Profile:
     pipelines: Mapping[str, PipelineProfile] = field(default_factory=dict)
     bottleneck: str | None = None
     lost: int = 0
+
+    def __str__(self) -> str:
+        lines = [*self._table(), *self._whole()]
+        if self.lost:
+            records = counted(self.lost, "record", "records")
+            lines.append(f"{records} lost, so figures may be incomplete")
+        return "\n".join(lines) or "no calls yet"
+
+    def _table(self) -> list[str]:
+        """The stages, and an empty line; a name that is too long stands above its figures."""
+        if not self.stages:
+            return []
+        rows = [["Stage", "Calls", "Service p50", "Service p99", "Queue p50", "Busy"]]
+        for path, stage in self.stages.items():
+            mark = " *" if path == self.bottleneck else ""
+            times = (stage.service.p50, stage.service.p99, stage.queue.p50)
+            cells = [f"{stage.calls:,}", *map(_duration, times), f"{stage.busy:.0%}"]
+            rows.append([_short(path) + mark, *cells])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        room = max(_COLUMNS - sum(widths[1:]) - 2 * len(widths[1:]), len("Stage"))
+        first = max(len(name) for name, *_ in rows if len(name) <= room)
+        lines = []
+        for name, *cells in rows:
+            if len(name) > room:
+                lines.append(name)
+                name = ""
+            right = (f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+            lines.append(f"{name:<{first}}{''.join(right)}")
+        return [*lines, ""]
+
+    def _whole(self) -> list[str]:
+        """Throughput and latency of the pipelines, and the bottleneck."""
+        lines = []
+        for path, pipeline in self.pipelines.items():
+            name = "Throughput" if path == MAIN_PIPELINE_NAME else f"{_short(path)}: throughput"
+            latency = pipeline.latency
+            lines.append(
+                f"{name} {pipeline.throughput:,.1f} items/s, "
+                f"latency p50 {_duration(latency.p50)}, p99 {_duration(latency.p99)}"
+            )
+        if self.bottleneck is not None:
+            stage = self.stages.get(self.bottleneck)
+            busy = "" if stage is None else f", busy {stage.busy:.0%} of the time"
+            lines.append(f"* Bottleneck: {_short(self.bottleneck)}{busy}")
+        return lines
+
+
+_COLUMNS: Final = 80
+
+
+def _short(path: str) -> str:
+    """A path without the name of the main pipeline, which all have in common."""
+    from ._drawing import visible
+
+    return visible(path.removeprefix(f"{MAIN_PIPELINE_NAME}{SEPARATOR}"))
+
+
+def _duration(seconds: float) -> str:
+    """A time in three digits and the unit that suits it."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            value = seconds / scale
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
 
 
 class Profiler(Observer):

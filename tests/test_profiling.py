@@ -14,7 +14,17 @@ from time import perf_counter
 import pystream
 import pytest
 
-from pystream_core import ItemEnd, Observer, Profiler, RunInfo, Span
+from pystream_core import (
+    ItemEnd,
+    Observer,
+    Percentiles,
+    PipelineProfile,
+    Profile,
+    Profiler,
+    RunInfo,
+    Span,
+    StageProfile,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -284,6 +294,70 @@ def test_expired_and_filtered_items_have_no_latency_of_the_whole() -> None:
         profile = pipeline.profile()
     assert profile.stages["MainPipeline__Even"].calls == 10
     assert profile.pipelines["MainPipeline"].items == 5
+
+
+def percentiles(p50: float, p99: float = 0.25) -> Percentiles:
+    return Percentiles(mean=p50, p50=p50, p90=p99, p99=p99)
+
+
+def figures(calls: int, p50: float, queue: float, busy: float) -> StageProfile:
+    return StageProfile(
+        calls=calls, service=percentiles(p50), queue=percentiles(queue), throughput=1.0, busy=busy
+    )
+
+
+def test_a_profile_prints_as_a_table() -> None:
+    """What one looks at first, in units that suit it, and not the repr of every figure."""
+    whole = PipelineProfile(items=9, latency=percentiles(0.0123), throughput=1234.5)
+    profile = Profile(
+        stages={
+            "MainPipeline__resize": figures(1_234_567, 0.00123, 0.0000123, 0.851),
+            "MainPipeline__child__a": figures(3, 12.3, 0.0, 0.0),
+        },
+        pipelines={"MainPipeline": whole, "MainPipeline__child": whole},
+        bottleneck="MainPipeline__resize",
+        lost=2,
+    )
+    assert str(profile).split("\n") == [
+        "Stage         Calls  Service p50  Service p99  Queue p50  Busy",
+        "resize *  1,234,567      1.23 ms       250 ms    12.3 µs   85%",
+        "child__a          3       12.3 s       250 ms       0 ns    0%",
+        "",
+        "Throughput 1,234.5 items/s, latency p50 12.3 ms, p99 250 ms",
+        "child: throughput 1,234.5 items/s, latency p50 12.3 ms, p99 250 ms",
+        "* Bottleneck: resize, busy 85% of the time",
+        "2 records lost, so figures may be incomplete",
+    ]
+
+
+def test_a_profile_without_calls_says_so() -> None:
+    """An empty text would look as if nothing had been printed."""
+    assert str(Profile()) == "no calls yet"
+
+
+def test_the_table_of_a_profile_fits_80_columns() -> None:
+    """A name that leaves no room for the figures has them below it; none is cut off."""
+    long, odd = "inner__" * 9 + "stage", "two\nlines"
+    stages = {name: figures(123_456_789, 0.1, 0.1, 1.0) for name in (long, odd, "short")}
+    lines = str(Profile(stages=stages, bottleneck="short")).split("\n")
+    head, first, below, second, third, *_ = lines
+    assert max(map(len, lines)) <= 80
+    assert first == long
+    assert below.split() == third.split()[2:]
+    assert second.startswith(r"two\nlines  ")
+    assert len(head) == len(below) == len(second) == len(third)
+
+
+def test_the_profile_of_a_run_is_printed(choose: Mode) -> None:
+    """With the stages in the order of the plan, and the pipeline as a whole."""
+    with choose(make()) as pipeline:
+        pipeline.run(range(3))
+        lines = str(pipeline.profile()).split("\n")
+    assert [line.split()[0] for line in lines[:3]] == ["Stage", "A", "B"]
+    assert all(" 3 " in line for line in lines[1:3])
+    assert lines[4].startswith("Throughput ")
+    assert lines[5].startswith("* Bottleneck: ")
+    assert max(map(len, lines)) <= 80
 
 
 def test_profiler_is_an_abstract_contract() -> None:
