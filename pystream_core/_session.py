@@ -329,10 +329,17 @@ class Session:
             self.input.check()
             source = self.input
         elif not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
+            hint = (
+                "asynchronous iterables are not taken. Iterate over it in the program, `async for "
+                "item in source: await asyncio.to_thread(pipeline.forward, item)`, or put its "
+                "items into a queue that a generator reads"
+                if hasattr(source, "__aiter__")
+                else "give one item to forward(item), and a function that makes items to "
+                "Pipeline(input_generator=...)"
+            )
             raise TypeError(
                 f"stream() and run() take a source, any iterable of items, not "
-                f"{safe_repr(source)}: give one item to forward(item), and a function that makes "
-                f"items to Pipeline(input_generator=...)"
+                f"{safe_repr(source)}: {hint}"
             )
         source = iter(source)
         self.start()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from time import monotonic
 
 import pytest
@@ -37,6 +38,51 @@ def running() -> Pipeline:
     pipeline = Pipeline()
     pipeline.add(lambda item: item)
     return pipeline.parallelize()
+
+
+class Ticks:
+    """An asynchronous iterable that is no generator."""
+
+    def __aiter__(self) -> Ticks:
+        return self
+
+    async def __anext__(self) -> int:
+        return 1
+
+
+async def ticks() -> AsyncIterator[int]:
+    """An asynchronous generator."""
+    yield 1
+
+
+@pytest.mark.parametrize("mode", ["serialize", "parallelize"])
+@pytest.mark.parametrize("method", ["stream", "run"])
+@pytest.mark.parametrize("make", [Ticks, ticks])
+def test_an_asynchronous_source_is_refused_with_what_to_do_instead(
+    make: Callable[[], object], method: str, mode: str
+) -> None:
+    """It is an iterable of items in its user's eyes, and only the program can await them."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: item)
+    with getattr(pipeline, mode)():
+        with pytest.raises(TypeError, match="asynchronous iterables are not taken") as caught:
+            list(getattr(pipeline, method)(make()) or ())
+        assert "await asyncio.to_thread(pipeline.forward, item)" in str(caught.value)
+        assert "forward(item), and a function" not in str(caught.value)
+        assert list(pipeline.stream([1])) == [1]
+
+
+def test_what_the_refusal_of_an_asynchronous_source_says_works() -> None:
+    """Each item is counted once."""
+
+    async def program(pipeline: Pipeline) -> None:
+        async for item in ticks():
+            await asyncio.to_thread(pipeline.forward, item)
+        await asyncio.to_thread(pipeline.drain, 15)
+
+    with running() as pipeline:
+        asyncio.run(program(pipeline))
+        assert pipeline.statistics().completed == 1
 
 
 @pytest.mark.parametrize("end", [lambda results, pipeline: results.close(), None])
