@@ -34,7 +34,7 @@ class Motion(Stage[Frame]):
         """Choose what counts as motion.
 
         Args:
-            threshold: change of brightness that counts, above 0, at most 255.
+            threshold: change of brightness above which a pixel counts, from 0 to 255.
             min_area: smallest region, in changed pixels of the frame.
             draw: draw the rectangles; without it the pixels are those of the frame.
 
