@@ -26,6 +26,8 @@ def main() -> None:
     arguments = _arguments()
     settings = Settings(rounds=arguments.rounds, quick=arguments.quick)
     where = _where()
+    # Fresh processes start from compiled files, as those of an installed package do.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     outcomes = {}
     for number in arguments.goal or GOALS:
         begin = time.perf_counter()
