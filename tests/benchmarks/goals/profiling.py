@@ -29,7 +29,7 @@ class Stored:
     Attributes:
         micros: us per item, from the first one to the end of ``cleanup``, which stores the rest.
         spans: stored spans as a share of all.
-        bytes: of the file, per item.
+        bytes: of the file, per item of which all spans are stored.
         summary: seconds of the ``profile()`` right after the last item.
     """
 
@@ -46,8 +46,9 @@ class Stored:
             pipeline.cleanup()
             took = time.perf_counter() - begin - self.summary
             self.micros = took / items * 1e6
-            self.spans = _spans(folder) / (items * STAGES)
-            self.bytes = sum(file.stat().st_size for file in folder.iterdir()) / items
+            stored = _spans(folder) / STAGES
+            self.spans = stored / items
+            self.bytes = sum(file.stat().st_size for file in folder.iterdir()) / stored
 
 
 @contextmanager
