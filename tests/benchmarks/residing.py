@@ -1,4 +1,5 @@
-"""What a pipeline costs by being there: CPU while idle, memory after many items.
+"""What a pipeline costs by being there: CPU while idle, memory after many items; and what
+merely waking up costs.
 
 Imported by a child process of its own, so that nothing else is in the figures.
 """
@@ -6,6 +7,7 @@ Imported by a child process of its own, so that nothing else is in the figures.
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +22,24 @@ def idle_cpu(seconds: float) -> float:
         begin = time.process_time()
         time.sleep(seconds)
         return (time.process_time() - begin) / seconds * 1e3
+
+
+def waking_cpu(period: float, seconds: float) -> float:
+    """Microseconds of CPU per tick of a thread that only sleeps until each tick."""
+    ticked = 0
+
+    def tick() -> None:
+        nonlocal ticked
+        begin = time.perf_counter()
+        while (now := time.perf_counter() - begin) < seconds:
+            ticked += 1
+            time.sleep(max(ticked * period - now, 0))
+
+    thread = threading.Thread(target=tick)
+    cpu = time.process_time()
+    thread.start()
+    thread.join()
+    return (time.process_time() - cpu) / ticked * 1e6
 
 
 def memory_growth(mode: str, items: int) -> float:

@@ -28,6 +28,7 @@ def measure(settings: Settings) -> Outcome:
                 at_most=1 / 3,
             ),
             Figure(f"{name}CPU per tick", rounds.median("ours"), "us"),
+            Figure(f"{name}CPU per tick of a bare sleep", rounds.median("sleep"), "us"),
             Figure(
                 f"{name}mean rate of pystream-pipeline", details.median("their rate"), "of nominal"
             ),
@@ -55,4 +56,9 @@ def _ticks(period: float, seconds: float, number: int) -> tuple[Rounds, Rounds]:
         note("their rate", found["rate"])
         return float(found["cpu"])
 
-    return take_turns({"ours": ours, "pystream-pipeline": theirs}, number), details
+    def sleep() -> float:
+        with Child("residing") as child:
+            return float(child.ask("waking_cpu", period, seconds))
+
+    subjects = {"ours": ours, "pystream-pipeline": theirs, "sleep": sleep}
+    return take_turns(subjects, number), details
