@@ -33,7 +33,7 @@ class Sleeper:
         self._slept = 0.0
         self._calls = 0
 
-    def __call__(self, item: float) -> float:
+    def __call__(self, item: int) -> int:
         begin = time.perf_counter()
         time.sleep(self._seconds)
         self._slept += time.perf_counter() - begin
@@ -48,7 +48,7 @@ class Sleeper:
 @dataclass(frozen=True)
 class Pace:
     """Of saturated sleeping stages: the share of the ideal throughput, and the latency from
-    the source to the reader as a multiple of the sum of the stage times."""
+    admission to the reader as a multiple of the sum of the stage times."""
 
     throughput: float
     latency: float
@@ -56,13 +56,17 @@ class Pace:
 
 def pace(runner: Runner, seconds: float, items: int) -> Pace:
     sleepers = [Sleeper(seconds) for _ in range(STAGES)]
-    source = (time.perf_counter() for _ in range(items))
-    ended, latencies = [], []
-    with runner(source, sleepers) as results:
-        for begun in results:
-            now = time.perf_counter()
-            ended.append(now)
-            latencies.append(now - begun)
+    admitted, ended = [], []
+
+    def source() -> Iterator[int]:
+        for item in range(items):
+            yield item
+            admitted.append(time.perf_counter())  # for now the next one is asked for
+
+    with runner(source(), sleepers) as results:
+        for _ in results:
+            ended.append(time.perf_counter())
+    latencies = [end - begin for begin, end in zip(admitted, ended, strict=True)]
     times = [sleeper.mean for sleeper in sleepers]
     rate = (items - 1) / (ended[-1] - ended[0])
     saturated = latencies[items // 3 :]
