@@ -137,9 +137,9 @@ class SerialExecutor(Executor):
         self, source: Iterable[Any], stages: tuple[tuple[int, Callable[[Any], Any]], ...]
     ) -> Iterator[Any]:
         """The same for functions that nobody times: a bare loop, and one counter for the items
-        that come through without an event. (Five trivial stages: 2.2
-        times the bare loop, see tests/benchmarks/cost.py; with an envelope and a call for each
-        stage it was 9 times.)"""
+        that come through without an event. (Five trivial stages: about twice the bare loop's
+        time, see docs/performance.md; with an envelope and a call for each stage it was nine
+        times.)"""
         run, chain = self._run, self._chain
         ledger, turn = run.ledger, self._turn
         for value in source:
