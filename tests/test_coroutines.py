@@ -566,23 +566,45 @@ def test_a_batch_of_a_serial_stream_whose_source_raises_is_dropped() -> None:
     pipeline.cleanup()
 
 
-def test_a_result_that_waits_for_its_turn_before_a_join_is_dropped_once() -> None:
-    """G3: when the pipeline is stopped meanwhile."""
+def test_a_flush_that_raises_at_the_early_end_of_a_serial_stream_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What ended the stream is raised; the items that waited have failed."""
+
+    class Bad(Holds):
+        def flush(self) -> list[Any]:
+            raise ValueError("no flush")
+
+    def source() -> Iterator[int]:
+        yield from range(3)
+        raise LookupError("the source")
+
+    pipeline = with_stage(Bad()).serialize()
+    with pytest.raises(LookupError):
+        list(pipeline.stream(source()))
+    assert "flush at the early end of a stream: StageError" in caplog.text
+    assert pipeline.statistics().failed == 3
+    pipeline.cleanup()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_result_that_waits_behind_a_stuck_worker_before_a_join_is_dropped_once() -> None:
+    """G3: it comes neither to the join nor to any bin but one."""
     gate = Gate(holds=lambda item: item == 0)
     pipeline = Pipeline()
     pipeline.add(lambda item: item, "first")
     pipeline.add(gate, "slow", workers=2)
     pipeline.add(lambda item: item, "fast", after="first")
     pipeline.add(lambda parts: parts, "join", after=["slow", "fast"])
-    pipeline.parallelize()
+    pipeline.parallelize(stuck_timeout=0.1)
     pipeline.forward(0)
     pipeline.forward(1)
     assert gate.wait_passed(1)
     assert wait_until(lambda: pipeline.statistics().stages[2].emitted == 2)
-    pipeline.abort()
-    gate.open()
-    pipeline.cleanup()
-    assert dict(pipeline.statistics().dropped) == {"abort": 2}
+    assert wait_until(lambda: pipeline.statistics().stages[1].emitted == 1)
+    pipeline.cleanup(timeout=0)
+    assert dict(pipeline.statistics().dropped) == {"abandoned": 1, "abort": 1}
     session = pipeline._session
     assert session is not None
     assert broken_law(pipeline.statistics(), session.plan.graph.feeders) == []
+    gate.open()
