@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 pytest_plugins = ["pystream_core.testing.fixtures"]
+
+
+def pytest_collection_finish() -> None:
+    """Take what the collection of tests has made out of every later garbage collection, so that
+    those in tests are quick and look at what tests make."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

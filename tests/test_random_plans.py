@@ -30,7 +30,7 @@ from pystream_core import (
 from pystream_core.testing import PATIENCE, broken_law, frantic_switching, in_thread, side_by_side
 
 SMALL = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     print_blob=True,
