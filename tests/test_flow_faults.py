@@ -1635,16 +1635,21 @@ pipeline = build()
 """
 
 INTERRUPT = """
-threading.Thread(
-    target=lambda: entered.wait(10) and signal.pthread_kill(
-        threading.main_thread().ident, signal.SIGINT
-    ),
-    daemon=True,
-).start()
+noticed = threading.Event()
+
+def interrupt():  # again, since one that comes just before a wait begins is not noticed in it
+    assert entered.wait(10)
+    while True:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if noticed.wait(1):
+            return
+
+threading.Thread(target=interrupt, daemon=True).start()
 try:
     pipeline.forward(1)
     pipeline.drain(10)
 except KeyboardInterrupt:
+    noticed.set()
     print("interrupted", flush=True)
 """
 
