@@ -301,9 +301,9 @@ class Ledger:
     def forfeit(self) -> None:
         """A result that was handed to a stream was not taken by its reader: it counts as
         dropped instead of completed."""
-        with self._lock:
+        with self._lock:  # both in one step, as they are read
             self._forfeited += 1
-        self.lose(len(self.paths), "reader left")
+            self.lose(len(self.paths), "reader left")
 
     def end_copy(
         self, bin_: Bin, reason: str, *, counted: bool, last: tuple[Bin, str] | None
@@ -334,9 +334,9 @@ class Ledger:
         An item in the hands of a worker that never came back is counted as abandoned.
         """
         if self._final is None:
-            stages, lost, doubled = self._read()
+            stages, lost, doubled, forfeited = self._read()
             abandoned = tuple(_with_abandoned(stage) for stage in stages)
-            self._final = self._totals(abandoned, lost, doubled)
+            self._final = self._totals(abandoned, lost, doubled, forfeited)
         return self._final
 
     def violations(self) -> list[str]:
@@ -376,8 +376,9 @@ class Ledger:
 
     def _read(
         self,
-    ) -> tuple[tuple[StageStatistics, ...], Mapping[str, int], Mapping[tuple[str, str], int]]:
-        """The figures of the stages, what was lost before the output, and ``_doubled``.
+    ) -> tuple[tuple[StageStatistics, ...], Mapping[str, int], Mapping[tuple[str, str], int], int]:
+        """The figures of the stages, what was lost before the output, ``_doubled``, and how much
+        of that loss had been counted as streamed.
 
         In one step, since a stage counts the end of a copy just before ``end_copy`` does: so
         no copy is taken off the sum that is not in it, and few are in it that should be.
@@ -390,7 +391,8 @@ class Ledger:
                     zip(self.paths, self._workers, self._lost_before, strict=False)
                 )
             )
-            return stages, dict(self._lost_before[-1]), dict(self._doubled)
+            lost_at_the_end = dict(self._lost_before[-1])
+            return stages, lost_at_the_end, dict(self._doubled), self._forfeited
 
     def _unjoined(self, index: int) -> Mapping[str, int]:
         join = self.joins.get(index)
@@ -408,6 +410,7 @@ class Ledger:
         stages: tuple[StageStatistics, ...],
         lost_at_the_end: Mapping[str, int],
         doubled: Mapping[tuple[str, str], int],
+        forfeited: int,
     ) -> Statistics:
         dropped: Counter[str] = Counter()
         for stage in stages:
@@ -424,7 +427,7 @@ class Ledger:
                 totals[bin_] -= count
         # Ends are read before admissions, so that a snapshot never shows more ends than
         # admitted items, whatever runs meanwhile.
-        completed = self.completed + self.streamed - self._forfeited + self.passed
+        completed = self.completed + self.streamed - forfeited + self.passed
         ended = completed + sum(totals[name] for name in _OWN_BINS) + sum(dropped.values())
         admitted = self.admitted
         return Statistics(

@@ -156,3 +156,16 @@ def test_rejections_are_beside_the_law() -> None:
     assert ledger.snapshot().rejected == 1
     assert ledger.snapshot().in_flight == 0
     assert ledger.violations() == []
+
+
+def test_a_result_that_is_forfeited_while_the_figures_are_read_is_in_one_bin() -> None:
+    """G3: a reader may leave at that very moment; it is still completed then, and never nowhere."""
+    ledger = Ledger([])
+    ledger.admitted = ledger.streamed = 2
+    ledger.forfeit()
+    before = ledger._read()
+    ledger.forfeit()
+    statistics = ledger._totals(*before)
+    assert (statistics.completed, statistics.dropped) == (1, {"reader left": 1})
+    assert statistics.in_flight == 0
+    assert ledger.snapshot().dropped == {"reader left": 2}
