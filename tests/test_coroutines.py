@@ -434,9 +434,15 @@ def test_ctrl_c_in_an_asynchronous_setup_comes_out_of_the_start() -> None:
     """G21: the coroutine is cancelled, and nothing of it is left."""
     cancelled = threading.Event()
 
+    def interrupt() -> None:  # again, since one just before a wait begins is not noticed in it
+        while True:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            if cancelled.wait(0.5):
+                return
+
     class Slow(Life):
         async def setup(self) -> None:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            threading.Thread(target=interrupt, daemon=True).start()
             try:
                 await asyncio.Event().wait()
             finally:

@@ -1503,9 +1503,32 @@ def test_a_task_that_a_coroutine_has_left_and_that_does_not_end_is_named(caplog)
     assert wait_until(no_thread_of_ours)
 
 
+noticed = threading.Event()  # the interpreter has acted on Ctrl-C
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_noticed() -> Iterator[None]:
+    def handle(number: int, frame: object) -> None:
+        noticed.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt() -> None:
-    """Ctrl-C, in the main thread, where tests run."""
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    """Ctrl-C, in the main thread, where tests run; again until it is noticed, since one that
+    comes just before the interpreter begins a wait is not acted on in it."""
+    noticed.clear()
+
+    def send() -> None:
+        while True:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            if noticed.wait(0.5):
+                return
+
+    threading.Thread(target=send, daemon=True).start()
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
