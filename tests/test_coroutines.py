@@ -430,6 +430,15 @@ def test_a_loop_whose_thread_does_not_start_leaves_nothing(
     loop.leave()
 
 
+@pytest.fixture
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """As it is in a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_not_ignored")
 def test_ctrl_c_in_an_asynchronous_setup_comes_out_of_the_start() -> None:
     """G21: the coroutine is cancelled, and nothing of it is left."""
     cancelled = threading.Event()

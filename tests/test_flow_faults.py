@@ -1626,6 +1626,7 @@ def test_one_ctrl_c_is_enough_for_a_coroutine_that_ignores_it(make, comes_back, 
 PRELUDE = """
 import asyncio, os, signal, sys, threading, warnings
 from pystream_core import Pipeline, PipelineTerminated, Stage
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 MODE = sys.argv[1]
 entered = threading.Event()
 
