@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Kind = Literal["stage", "source", "executor", "placement", "observer"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
+_DOCUMENTED: Final = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _LAID_OUT: Final = re.compile(r"^(\s|[-*|>]|\d+[.)])|::$", re.MULTILINE)
 
 _NOT_OURS: Final = {
@@ -101,7 +102,7 @@ def _first_line(value: str) -> str:
     module, _, attribute = value.partition(":")
     try:
         for node in ast.parse(_source_of(module)).body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
+            if isinstance(node, _DOCUMENTED) and node.name == attribute:
                 return plain((ast.get_docstring(node) or "").partition("\n")[0])
     except Exception:  # there may be no source, and it may hold anything
         pass

@@ -91,6 +91,13 @@ def test_what_has_no_docstring_in_its_source_has_no_summary(project, monkeypatch
     monkeypatch.syspath_prepend(project.folder)
     assert _listing._first_line(value) == ""
     assert _listing._first_line("steps:numbers") == "The numbers from 0."
+
+
+def test_a_coroutine_stage_has_a_summary_as_any_other(tmp_path, monkeypatch):
+    """Its docstring is read like that of an ordinary function."""
+    (tmp_path / "fetching.py").write_text('async def fetch(item):\n    """Fetch it."""\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _listing._first_line("fetching:fetch") == "Fetch it."
     assert "steps" not in sys.modules
 
 
