@@ -21,7 +21,7 @@ from ._errors import (
     StageError as StageError,
     WorkerLost as WorkerLost,
 )
-from ._executor import Envelope as Envelope, Executor as Executor, Run as Run
+from ._executor import Envelope as Envelope, Executor as Executor, Feeding as Feeding, Run as Run
 from ._installed import PluginInfo as PluginInfo, Provided as Provided
 from ._ledger import StageStatistics as StageStatistics, Statistics as Statistics
 from ._lifecycle import Instance as Instance

@@ -1,13 +1,14 @@
 """A bounded hand-off between threads, and a lock whose waiters can be sent away.
 
-Both are built on ``queue.SimpleQueue`` alone, whose ``put`` never blocks and may be called
-from a destructor. So closing needs no lock: it posts a token that every waiter passes on to
-the next.
+Both are built on ``queue.SimpleQueue`` and ``collections.deque`` alone, whose ``put`` and
+``append`` never block and may be called from a destructor. So closing needs no lock: it posts
+a token that every waiter passes on to the next.
 """
 
 from __future__ import annotations
 
 from _thread import get_ident
+from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 WINDOW_NS = 1_000_000  # an "auto" channel holds about this much of its consumer's work
 LARGEST = 1024  # bound of an "auto" channel, per worker
+LARGEST_LOT = 32  # most credits that are handed over, and may lie with a sender, at once
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
 _SELDOM = 64
 
@@ -30,17 +32,29 @@ class ChannelClosed(Exception):
 
 
 class Channel(Generic[T]):
-    """Items that wait between one sender at a time and the workers of one stage.
+    """Items that wait between one sender at a time and one receiver at a time.
 
-    A sender takes a credit before it sends, a worker gives it back when it has handed the
+    A sender spends a credit for each item, a worker gives it back when it has handed the
     item on; so the bound counts the items that wait, those in the workers' hands and those
     that wait for their turn behind a slower one. With a ``capacity`` in numbers the bound is
     that number and one for each worker. With ``"auto"`` it follows the time that the workers
     take: about one millisecond of work, at least one item per worker.
 
-    Who touches what: ``send`` and ``evict`` are called by one sender at a time; ``release``
-    and ``resize`` by one worker at a time (the one that hands on); ``receive`` and
-    ``reserve`` by any number. ``close`` may be called by anyone at any time, it only posts.
+    Items lie in a deque, where they can be seen at once, and credits travel in lots: while
+    there are items and credits a hand-off costs an ``append`` and a ``popleft``, and nobody is
+    woken. A loop that cannot afford a call for that uses the attributes in place of ``send``
+    and ``receive``; see there for what they do.
+
+    Who touches what: ``room`` belongs to the sender, who holds a lock where there are several;
+    ``reserve``, ``send`` and ``evict`` are called by one sender at a time, ``ask`` by any
+    number; ``receive`` by one receiver at a time; ``release`` and ``resize`` by one worker at a
+    time (the one that hands on). ``post`` and ``close`` may be called by anyone at any time,
+    they only post.
+
+    Why no wake-up is missed: a receiver sets ``parked`` before it looks into the deque once
+    more, a sender looks at ``parked`` after its ``append``. Both touch the deque in between,
+    which lets in one at a time; so either the receiver finds the item or the sender finds the
+    flag. Several who find it post a token each: one too many makes a receiver look in vain.
 
     Args:
         capacity: items that may wait besides those in the workers' hands, or ``"auto"``.
@@ -48,6 +62,11 @@ class Channel(Generic[T]):
         spare: an ``"auto"`` channel keeps room for this many waiting items in any case;
             dropping the oldest needs one.
         closing: what receivers get when the channel is closed and empty.
+
+    Attributes:
+        items: what waits, the oldest first.
+        parked: the receiver sleeps, or is about to: who appends calls ``wake``.
+        room: how many items the sender may append before it has to ``ask`` again.
     """
 
     __slots__ = (
@@ -55,10 +74,12 @@ class Channel(Generic[T]):
         "_closing",
         "_credits",
         "_debt",
-        "_items",
         "_spare",
+        "_wakeups",
         "_workers",
-        "receive",
+        "items",
+        "parked",
+        "room",
     )
 
     def __init__(
@@ -69,23 +90,61 @@ class Channel(Generic[T]):
         spare: int = 0,
         closing: Any = None,
     ) -> None:
-        self._items: SimpleQueue[Any] = SimpleQueue()
-        self._credits: SimpleQueue[Any] = SimpleQueue()
+        self.items: deque[Any] = deque()
+        self.parked = False
+        self.room = 0
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
+        self._credits: SimpleQueue[Any] = SimpleQueue()  # lots of them, as numbers
         self._workers = workers
         self._spare = spare
         self._closing = closing
         self._debt = 0  # credits to keep back instead of giving them out again
         self._bound = workers + (spare if capacity == "auto" else capacity)
-        for _ in range(self._bound):
-            self._credits.put(_CREDIT)
-        self.receive = self._items.get
-        """Take the next item; blocks until there is one (``receive(timeout=…)``: at most that
-        long, then ``queue.Empty``)."""
+        self._credits.put(self._bound)
 
     @property
     def bound(self) -> int:
         """How many items the channel, the hands and the reorder buffer may hold now."""
         return self._bound
+
+    @property
+    def lot(self) -> int:
+        """How many credits an ``"auto"`` channel's worker may hold back, to give them all at
+        once; with a small bound none, since the sender may be waiting for that very one."""
+        return min(self._bound // 4, LARGEST_LOT)
+
+    # -- the sender's end --------------------------------------------------------------
+
+    def ask(self, timeout: float | None = None) -> int | None:
+        """Wait for credits, which the one who sends adds to ``room``.
+
+        Blocks until there are some, or at most ``timeout`` seconds. Any number of threads may
+        wait.
+
+        Returns:
+            how many; 0 when somebody wants the caller to look at ``room``; None when there was
+            nothing in time.
+
+        Raises:
+            ChannelClosed: the channel is closed, and the credits left from before are used up.
+        """
+        try:
+            if timeout is None:
+                lot = self._credits.get()
+            elif timeout <= 0:
+                lot = self._credits.get_nowait()
+            else:
+                lot = self._credits.get(True, min(timeout, TIMEOUT_MAX))
+        except Empty:
+            return None
+        if lot is _CLOSED:
+            self._credits.put(_CLOSED)
+            raise ChannelClosed
+        return lot  # type: ignore[no-any-return]
+
+    def call(self) -> None:
+        """Let one of those who wait in ``ask`` look at ``room``. Never blocks."""
+        self._credits.put(0)
 
     def reserve(self, timeout: float | None = None) -> bool:
         """Take a credit, which the next ``send`` spends.
@@ -95,27 +154,29 @@ class Channel(Generic[T]):
         Raises:
             ChannelClosed: the channel is closed, and the credits left from before are used up.
         """
-        try:
-            if timeout is None:
-                token = self._credits.get()
-            elif timeout <= 0:
-                token = self._credits.get_nowait()
-            else:
-                token = self._credits.get(True, min(timeout, TIMEOUT_MAX))
-        except Empty:
-            return False
-        if token is _CLOSED:
-            self._credits.put(_CLOSED)
-            raise ChannelClosed
+        while not self.room:
+            lot = self.ask(timeout)
+            if lot is None:
+                return False
+            self.room = lot
+        self.room -= 1
         return True
 
     def cancel(self) -> None:
         """Give back a credit taken with ``reserve`` and not spent. Never blocks."""
-        self._credits.put(_CREDIT)
+        self._credits.put(1)
 
     def send(self, item: T) -> None:
         """Put an item in, on a credit taken before. Never blocks."""
-        self._items.put(item)
+        self.items.append(item)
+        if self.parked:
+            self.wake()
+
+    def post(self, token: Any) -> None:
+        """Put in something that needs no credit: a mark that travels with the items."""
+        self.items.append(token)
+        if self.parked:
+            self.wake()
 
     def sender(self, refused: Callable[[T], None]) -> Callable[[T], None]:
         """``reserve`` and ``send`` in one call, for the one sender: blocks until there is room.
@@ -123,34 +184,75 @@ class Channel(Generic[T]):
         Args:
             refused: gets the item when the channel is closed instead.
         """
-        take, back, put = self._credits.get, self._credits.put, self._items.put
+        append = self.items.append
 
         def send(item: T) -> None:
-            if take() is _CREDIT:
-                put(item)
+            if not self.room:
+                try:
+                    self.reserve()
+                except ChannelClosed:
+                    refused(item)
+                    return
             else:
-                back(_CLOSED)
-                refused(item)
+                self.room -= 1
+            append(item)
+            if self.parked:
+                self.wake()
 
         return send
 
-    def post(self, token: Any) -> None:
-        """Put in something that needs no credit: a mark that travels with the items."""
-        self._items.put(token)
+    def wake(self) -> None:
+        """Wake the receiver, after an ``append`` that was followed by a look at ``parked``.
+        Never blocks."""
+        self.parked = False
+        self._wakeups.put(None)
 
     def evict(self) -> Any:
         """Take the oldest waiting item out again, credit and all; None when none waits."""
         try:
-            return self._items.get_nowait()
-        except Empty:
+            return self.items.popleft()
+        except IndexError:
             return None
 
-    def release(self) -> None:
-        """Give one credit back: an item has been handed on or has ended. Never blocks."""
+    # -- the receiver's end ------------------------------------------------------------
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """Take the next item; blocks until there is one.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            Empty: there was none in that time.
+        """
+        try:
+            return self.items.popleft()
+        except IndexError:
+            pass
+        deadline = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
+        while True:
+            self.parked = True
+            try:
+                item = self.items.popleft()
+            except IndexError:
+                pass
+            else:
+                self.parked = False
+                return item
+            if deadline is None:
+                self._wakeups.get()
+            else:
+                self._wakeups.get(True, max(deadline - monotonic(), 0.000_001))
+
+    def release(self, count: int = 1) -> None:
+        """Give credits back: so many items have been handed on or have ended. Never blocks."""
         if self._debt:
-            self._debt -= 1
-        else:
-            self._credits.put(_CREDIT)
+            kept = min(self._debt, count)
+            self._debt -= kept
+            count -= kept
+            if not count:
+                return
+        self._credits.put(count)
 
     def resize(self, cycle_ns: int) -> int:
         """Fit the bound of an ``"auto"`` channel to the time one worker takes for one item.
@@ -173,17 +275,18 @@ class Channel(Generic[T]):
         if change > 0:
             forgiven = min(change, self._debt)
             self._debt -= forgiven
-            for _ in range(change - forgiven):
-                self._credits.put(_CREDIT)
+            self._give_out(change - forgiven)
         elif change < 0:
             self._debt += -change - self._take_back(-change)
         return 1 if target <= _SMALL * self._workers else _SELDOM
+
+    # -- the end -----------------------------------------------------------------------
 
     def close(self) -> None:
         """Send every waiter away, now and later. Items inside can still be received; behind
         them receivers find the closing token. Never blocks, takes no lock."""
         self._credits.put(_CLOSED)
-        self._items.put(self._closing)
+        self.post(self._closing)
 
     def refuse(self) -> None:
         """Send waiting senders away, now and later; receivers do not notice."""
@@ -197,17 +300,29 @@ class Channel(Generic[T]):
             left.append(item)
         return left
 
+    def _give_out(self, count: int) -> None:
+        """In lots, so that those not yet with the sender can be taken back."""
+        for begin in range(0, count, LARGEST_LOT):
+            self._credits.put(min(count - begin, LARGEST_LOT))
+
     def _take_back(self, wanted: int) -> int:
-        taken = 0
+        left = wanted
+        back: list[Any] = []  # what is not ours to keep
         try:
-            while taken < wanted:
-                if self._credits.get_nowait() is _CLOSED:
-                    self._credits.put(_CLOSED)
-                    break
-                taken += 1
+            while left > 0 and not back:
+                lot = self._credits.get_nowait()
+                if lot is _CLOSED or not lot:
+                    back.append(lot)
+                else:
+                    left -= lot
         except Empty:
             pass
-        return taken
+        if left < 0:
+            back.append(-left)
+            left = 0
+        for lot in back:
+            self._credits.put(lot)
+        return wanted - left
 
 
 class Baton:

@@ -6,6 +6,7 @@ import logging
 import threading
 import uuid
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from time import perf_counter_ns, time
@@ -125,6 +126,25 @@ class Reply:
         return True
 
 
+class Feeding:
+    """What a thread that feeds a source, and those who stop it, know of one another.
+
+    Attributes:
+        stopping: nothing more is wanted. Set by whoever stops it.
+        in_source: the source is making its next item. Set by the feeding thread.
+    """
+
+    __slots__ = ("in_source", "stopping")
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.in_source = False
+
+    def wanted(self) -> bool:
+        """Whether an item is still to be admitted."""
+        return not self.stopping
+
+
 class Run:
     """One start of a plan: what an executor and its workers share.
 
@@ -146,6 +166,9 @@ class Run:
         event_loop: where coroutine stages run; it has no thread before the first one.
         clocked: whether clock readings are needed at admission.
         failure: what stopped the run, None so far.
+        linear: the stages follow one another.
+        spares: of a linear run, envelopes that were sent to a stream's reader, to be used again.
+            Whoever sends an envelope on does not look at it any more.
     """
 
     def __init__(
@@ -170,6 +193,8 @@ class Run:
         self.reason = ""
         self.failure: StageError | None = None
         self.halted = False
+        self.linear = plan.graph.linear
+        self.spares: deque[Envelope] = deque()
         self.replies: set[Reply] = set()  # of calls that wait; each caller adds and removes its own
         self.stop_executor: Callable[[str], None] = self.halt  # Session sets the executor's abort
         self._lock = threading.Lock()
@@ -441,6 +466,34 @@ class Executor(ABC):
             PipelineTerminated: the front was shut or the run stopped, also while waiting.
             PipelineBusy: the calling thread is inside a stage of the same serial pipeline.
         """
+
+    def feed(self, items: Iterator[Any], feeding: Feeding) -> None:
+        """Admit every item of a source, as ``admit`` without a timeout does, until the source or
+        the run ends or ``feeding`` says to stop. An executor may have a faster way.
+
+        Raises:
+            Exception: whatever the source raises.
+        """
+        while not feeding.stopping:
+            feeding.in_source = True
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                feeding.in_source = False
+            if not self.admit_wanted(Envelope(item), feeding):
+                return
+            del item
+
+    def admit_wanted(self, envelope: Envelope, feeding: Feeding) -> bool:
+        """Admit an item of a source, without a timeout; False when it is not wanted any more, or
+        the run has ended."""
+        envelope.wanted = feeding.wanted
+        try:
+            return self.admit(envelope, None)
+        except (PipelineTerminated, StageError):  # the reader of the stream is told why
+            return False
 
     @abstractmethod
     def drain(self, timeout: float | None) -> bool:

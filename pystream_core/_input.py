@@ -17,7 +17,7 @@ from ._errors import (
     call_name,
     describe_error,
 )
-from ._executor import Envelope, Executor
+from ._executor import Executor, Feeding
 from ._ticker import Ticker
 
 if TYPE_CHECKING:
@@ -192,8 +192,12 @@ class Feeder:
         self._origin = origin  # what the user gave, when that is not an iterator itself
         self._executor = executor
         self._stream = stream
-        self._stopping = False
-        self.in_source = False  # for naming what blocks
+        self._feeding = Feeding()
+
+    @property
+    def in_source(self) -> bool:
+        """Whether the source is making its next item, for naming what blocks."""
+        return self._feeding.in_source
 
     def start(self) -> None:
         """Start feeding."""
@@ -201,7 +205,7 @@ class Feeder:
 
     def request_stop(self) -> None:
         """Admit nothing more. Never blocks."""
-        self._stopping = True
+        self._feeding.stopping = True
 
     def interrupt(self) -> None:
         """Close a source that blocks in the middle of its next item, so that it comes back.
@@ -213,36 +217,19 @@ class Feeder:
         if self.in_source and callable(close) and not isinstance(self._origin, Iterator):
             _try_to_close(close)
 
-    def _wanted(self) -> bool:
-        return not self._stopping
-
     def _run(self) -> None:
         error: BaseException | None = None
         items: Iterator[Any] | None = None
         try:
             items = iter(self._source)
-            while not self._stopping and self._feed_next(items):
-                pass
+            self._executor.feed(items, self._feeding)
         except BaseException as raised:  # delivered by the stream, behind the last result
             error = raised
-        if self._stopping or error is not None:
+        if self._feeding.stopping or error is not None:
             close_source(items)
-        if not self._stopping:
+        if not self._feeding.stopping:
             self._executor.drain(None)
         self._stream.end(error)
-
-    def _feed_next(self, items: Iterator[Any]) -> bool:
-        self.in_source = True
-        try:
-            item = next(items)
-        except StopIteration:
-            return False
-        finally:
-            self.in_source = False
-        try:
-            return self._executor.admit(Envelope(item, wanted=self._wanted), None)
-        except (PipelineTerminated, StageError):  # the run has ended: its reader is told why
-            return False
 
 
 def close_source(items: object) -> None:

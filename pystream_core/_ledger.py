@@ -41,7 +41,13 @@ _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class Counters:
-    """What one worker did at one stage. Written by that worker alone."""
+    """What one worker did at one stage. Written by that worker alone.
+
+    Attributes:
+        passed: received and emitted without an event, in lots that are over.
+        taken: the same of the lot that goes on; the last one taken has not been emitted. A
+            worker that ends a lot first sets it to 0 and then adds to ``passed``.
+    """
 
     __slots__ = (
         "absorbed",
@@ -51,8 +57,10 @@ class Counters:
         "expired",
         "failed",
         "filtered",
+        "passed",
         "received",
         "spawned",
+        "taken",
     )
 
     def __init__(self) -> None:
@@ -64,6 +72,8 @@ class Counters:
         self.absorbed = 0
         self.expired = 0
         self.failed = 0
+        self.passed = 0
+        self.taken = 0
         self.dropped: dict[str, int] = {}
 
     def drop(self, reason: str, count: int = 1) -> None:
@@ -458,6 +468,10 @@ def _sum(
         name: sum(getattr(counters, name) for counters in workers)
         for name in (*_OWN_BINS, "emitted", "spawned", "received")
     }
+    for counters in workers:
+        before, taken = counters.passed, counters.taken  # in this order: rather less than more
+        figures["emitted"] += before + max(taken - 1, 0)
+        figures["received"] += before + taken
     figures["emitted"] += passed
     figures["received"] += passed
     return StageStatistics(

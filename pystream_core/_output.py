@@ -24,13 +24,13 @@ class StreamEnd:
         self.error = error
 
 
-_CUT = StreamEnd()  # the channel was closed: the session knows why
+CUT = StreamEnd()  # the channel was closed: the session knows why
 
 
 class Stream:
     """Results on their way to the reader of one ``stream()``.
 
-    The output sends, the reader receives; the reader alone times itself and fits the bound.
+    The output sends, the reader receives, and fits the bound to its own time.
 
     Attributes:
         first: number of the first item that belongs to the stream; results of earlier ones
@@ -40,29 +40,11 @@ class Stream:
     def __init__(self, first: int) -> None:
         self.first = first
         self.left = False
-        self.channel: Channel[Envelope] = Channel("auto", closing=_CUT)
-        self._countdown = 1
-        self._taken_at = 0
+        self.channel: Channel[Envelope] = Channel("auto", closing=CUT)
 
     def end(self, error: BaseException | None) -> None:
         """Put the end behind everything that has been delivered so far."""
         self.channel.post(StreamEnd(error))
-
-    def take(self) -> Envelope | StreamEnd:
-        """The next result; blocks until there is one or the stream ends. The reader calls it
-        when it is done with the one before, so the time between is its cycle."""
-        if self._taken_at:
-            self._countdown = self.channel.resize(perf_counter_ns() - self._taken_at)
-            self._taken_at = 0
-        found: Envelope | StreamEnd = self.channel.receive()
-        if type(found) is Envelope:
-            self.channel.release()
-            self._countdown -= 1
-            if self._countdown <= 0:
-                self._taken_at = perf_counter_ns()
-        elif found is _CUT:
-            self.channel.post(_CUT)
-        return found
 
 
 class Output:
@@ -90,7 +72,7 @@ class Output:
     def __call__(self, envelope: Envelope) -> None:
         """Take one finished item. Blocks while a stream's reader is behind; a stop or the
         reader's leaving ends that wait."""
-        run = self.run
+        run, stream = self.run, self.stream
         assert run is not None
         if envelope.seq < run.floor:
             run.lose(envelope, len(run.plan.stages), self._trace)
@@ -103,22 +85,36 @@ class Output:
         if self._trace is not None:
             ended = perf_counter_ns()
             self._trace.item((envelope.seq, envelope.sub, envelope.admitted_ns, ended, "completed"))
-        stream = self.stream
-        if stream is not None and envelope.seq >= stream.first:
-            try:
-                stream.channel.reserve()
-            except ChannelClosed:
-                if envelope.seq < run.floor or stream.left:
-                    why = run.reason if envelope.seq < run.floor else "reader left"
-                    stages = len(run.plan.stages)
-                    run.ledger.lose(stages, why)
-                    run.end(envelope, "dropped", None, stage=stages, reason=why)
-                    return
+        if stream is None or envelope.seq < stream.first:
+            self._store(envelope, run)
+            return
+        channel = stream.channel
+        if not channel.room and not self._wait_for_reader(channel, envelope, stream, run):
+            return
+        channel.room -= 1
+        run.ledger.streamed += 1  # before the reader, or a sweep, can have it
+        channel.items.append(envelope)
+        if channel.parked:
+            channel.wake()
+
+    def _wait_for_reader(
+        self, channel: Channel[Any], envelope: Envelope, stream: Stream, run: Run
+    ) -> bool:
+        """True when there is room now; False when the item has gone elsewhere, since nobody
+        reads the stream any more."""
+        try:
+            while not channel.room:
+                channel.room = channel.ask() or 0
+        except ChannelClosed:
+            if envelope.seq < run.floor or stream.left:
+                why = run.reason if envelope.seq < run.floor else "reader left"
+                stages = len(run.plan.stages)
+                run.ledger.lose(stages, why)
+                run.end(envelope, "dropped", None, stage=stages, reason=why)
             else:
-                run.ledger.streamed += 1  # before the reader, or a sweep, can have it
-                stream.channel.send(envelope)
-                return
-        self._store(envelope, run)
+                self._store(envelope, run)
+            return False
+        return True
 
     def read(self, timeout: float) -> tuple[bool, Any]:
         """The newest result that nobody has read, as ``(True, value)``, else ``(False, None)``.
@@ -175,4 +171,4 @@ def sweep_stream(stream: Stream, run: Run) -> None:
     for found in stream.channel.sweep():
         if type(found) is Envelope:
             run.ledger.forfeit()
-    stream.channel.post(_CUT)
+    stream.channel.post(CUT)

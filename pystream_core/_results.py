@@ -6,11 +6,12 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from time import perf_counter_ns
 from typing import Any
 
 from ._executor import Envelope, Executor, Run
 from ._input import Feeder, close_source
-from ._output import Output, Stream, sweep_stream
+from ._output import CUT, Output, Stream, StreamEnd, sweep_stream
 
 logger = logging.getLogger("PyStream")
 
@@ -60,18 +61,73 @@ class FedResults:
         self.feeder = Feeder(source, executor, self._stream, origin=origin)
         self.feeder.start()
 
-    def take(self) -> Any:
-        """The next result. Blocks until there is one; raises StopIteration at the end."""
-        if self._ended:
-            raise StopIteration
-        found = self._stream.take()
-        if isinstance(found, Envelope):
-            return found.value
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come."""
+        return self._ended
+
+    def read(self, handle: Handle) -> Generator[Any, None, None]:
+        """The results, for the one reader. Each step blocks until there is one or the stream
+        ends. The reader takes the next step when it is done with the result before, so the
+        time between two steps is its cycle.
+
+        Like a worker's loop it makes no call of ours for a result that is there.
+
+        Args:
+            handle: lets the stream go when nobody has this generator any more.
+        """
+        channel = self._stream.channel
+        take, receive, release = channel.items.popleft, channel.receive, channel.release
+        spare = self._run.spares.append if self._run.linear else None
+        owed = lot = 0  # credits not given back yet, and how many they may become
+        began = 0  # when the first of the results that are timed together was taken
+        left = timed = 1  # results until the clock is read; what it was when they began
+        try:
+            while not self._ended:
+                try:
+                    found = take()
+                except IndexError:
+                    if owed:
+                        release(owed)
+                        left -= owed
+                        owed = 0
+                    began = 0  # waiting for a result is no work
+                    found = receive()
+                if type(found) is not Envelope:
+                    self._end(found)
+                    return
+                if not began:
+                    began = perf_counter_ns()
+                    timed = left = max(left, 1)
+                owed += 1
+                if owed > lot:
+                    release(owed)
+                    left -= owed
+                    owed = 0
+                value = found.value
+                if spare is not None:
+                    found.value, found.sub = None, 0
+                    spare(found)
+                found = None
+                yield value
+                value = None  # let go before the next one is taken
+                if left <= 0:
+                    left = channel.resize((perf_counter_ns() - began) // (timed - left))
+                    lot = channel.lot
+                    began = 0
+        finally:
+            if owed:  # Ctrl-C may have come, and the reader come back
+                release(owed)
+            del handle  # until here
+
+    def _end(self, found: StreamEnd) -> None:
+        """Raises what the reader is to be told."""
+        if found is CUT:
+            self._stream.channel.post(CUT)
         self._finish()
         if found.error is not None:
             raise found.error
         self._check()
-        raise StopIteration
 
     def close(self, *, patience: float | None = None) -> None:
         """The reader leaves: call back what is in flight and stop the feeder.
@@ -100,7 +156,7 @@ class FedResults:
         self._finish()
 
     def forget(self) -> None:
-        """The reader's handle has been collected: leave, and wait at most 0.5 s for that.
+        """Nobody can read any more: leave, and wait at most 0.5 s for that.
 
         A helper does it. A destructor runs in any thread, between any two of its steps: also
         in one that holds a lock which closing takes.
@@ -183,6 +239,25 @@ def own_results(
         check()
 
 
+def _over(steps: Any) -> bool:
+    """Whether a generator has come to its end, in whatever way."""
+    return steps.gi_frame is None
+
+
+class Handle:
+    """Whoever can read a stream that is fed by a thread has this; when nobody has, it lets the
+    stream go. It also keeps the pipeline alive."""
+
+    __slots__ = ("_fed", "_keep_alive")
+
+    def __init__(self, fed: FedResults, keep_alive: object) -> None:
+        self._fed = fed
+        self._keep_alive = keep_alive
+
+    def __del__(self) -> None:
+        self._fed.forget()
+
+
 class ResultStream(Iterator[Any]):
     """Every result of a source, in order, with backpressure up to the source.
 
@@ -195,11 +270,25 @@ class ResultStream(Iterator[Any]):
     def __init__(
         self, results: FedResults | Generator[Any, None, None], keep_alive: object
     ) -> None:
-        self._results = results
         self._keep_alive = keep_alive
+        if isinstance(results, FedResults):
+            self._fed: FedResults | None = results
+            self._handle: Handle | None = Handle(results, keep_alive)
+            self._steps = results.read(self._handle)
+        else:
+            self._fed = self._handle = None
+            self._steps = results
 
     def __iter__(self) -> Iterator[Any]:
-        return self if isinstance(self._results, FedResults) else self._results
+        """The results themselves, so that a loop over them costs no call of ours per item."""
+        fed, handle = self._fed, self._handle
+        if (
+            fed is not None
+            and handle is not None
+            and getattr(self._steps, "gi_frame", self) is None
+        ):
+            self._steps = fed.read(handle)  # Ctrl-C has ended it; what came since is still there
+        return self._steps
 
     def __next__(self) -> Any:
         """The next result; blocks until there is one or everything has ended.
@@ -210,26 +299,18 @@ class ResultStream(Iterator[Any]):
             PipelineTerminated: the pipeline was stopped meanwhile.
             Exception: whatever the source raised, after the results of all items before.
         """
-        if isinstance(self._results, FedResults):
-            return self._results.take()
-        return next(self._results)
+        return next(iter(self))
 
     def __enter__(self) -> ResultStream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is KeyboardInterrupt and isinstance(self._results, FedResults):
-            self._results.close(patience=_PROMPT)  # Ctrl-C does not wait for a stuck stage
+        if kind is KeyboardInterrupt and self._fed is not None:
+            self._fed.close(patience=_PROMPT)  # Ctrl-C does not wait for a stuck stage
         else:
             self.close()
-
-    def __del__(self) -> None:
-        # A generator closes itself, when the loop over it has let it go as well.
-        results = getattr(self, "_results", None)
-        if isinstance(results, FedResults):
-            results.forget()
 
     def close(self) -> None:
         """Stop early. Waits for the calls under way, at most ``stuck_timeout`` seconds; a
         source that blocks is left behind and named."""
-        self._results.close()
+        (self._fed or self._steps).close()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pystream_core import Channel, ChannelClosed
-from pystream_core._channel import LARGEST, WINDOW_NS, Baton
+from pystream_core._channel import LARGEST, LARGEST_LOT, WINDOW_NS, Baton
 
 DEADLINE = 5.0
 MS = 1_000_000
@@ -180,15 +180,15 @@ def test_large_bounds_are_timed_seldom(cycle: int, expected: int) -> None:
 
 
 def test_closing_wakes_everyone_who_waits() -> None:
-    """All senders raise, all receivers get the closing token, now and later."""
+    """All who ask for room raise, the receiver gets the closing token, now and later."""
     stop = object()
     channel: Channel[Any] = Channel(closing=stop)
     assert channel.reserve()
     ended: list[Any] = []
 
-    def send() -> None:
+    def ask() -> None:
         try:
-            channel.reserve()
+            channel.ask()
         except ChannelClosed as error:
             ended.append(type(error))
 
@@ -197,7 +197,7 @@ def test_closing_wakes_everyone_who_waits() -> None:
         channel.post(found)
         ended.append(found)
 
-    threads = [threading.Thread(target=work) for work in [send] * 4 + [receive] * 4]
+    threads = [threading.Thread(target=work) for work in [*[ask] * 4, receive]]
     for thread in threads:
         thread.start()
     channel.close()
@@ -205,12 +205,54 @@ def test_closing_wakes_everyone_who_waits() -> None:
         thread.join(DEADLINE)
         assert not thread.is_alive()
     assert ended.count(ChannelClosed) == 4
-    assert ended.count(stop) == 4
+    assert ended.count(stop) == 1
     with pytest.raises(ChannelClosed):
         channel.reserve()
     with pytest.raises(ChannelClosed):
         channel.reserve(DEADLINE)
     assert channel.receive() is stop
+
+
+def test_a_call_lets_one_of_those_who_ask_look_again() -> None:
+    """It brings no credit, and is not taken for one when the bound shrinks."""
+    channel: Channel[Any] = Channel()
+    channel.resize(1)
+    assert channel.reserve()
+    channel.call()
+    channel.resize(100 * MS)
+    found = [channel.ask(0) for _ in range(3)]
+    assert sorted(found, key=str) == [0, None, None]
+
+
+def test_a_lot_lies_with_the_sender_and_the_rest_can_be_taken_back() -> None:
+    """A bound that shrinks at once leaves at most one lot of credits with the sender."""
+    channel: Channel[Any] = Channel()
+    for _ in range(10):
+        channel.resize(1)
+    assert channel.reserve()
+    channel.resize(100 * MS)
+    assert channel.bound == 1
+    assert room(channel) <= LARGEST_LOT
+
+
+@pytest.mark.usefixtures("switching")
+@pytest.mark.parametrize("posts", [1, 3])
+def test_no_item_waits_beside_a_sleeping_receiver(posts: int) -> None:
+    """However a receiver's falling asleep and the senders' looks at it interleave."""
+    channel: Channel[int] = Channel()
+    each = 2000
+
+    def post() -> None:
+        for number in range(each):
+            channel.post(number)
+
+    threads = [threading.Thread(target=post) for _ in range(posts)]
+    for thread in threads:
+        thread.start()
+    received = [channel.receive(timeout=DEADLINE) for _ in range(each * posts)]
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert sorted(received) == sorted([*range(each)] * posts)
 
 
 def test_items_before_a_close_can_still_be_received() -> None:
@@ -286,8 +328,8 @@ def test_a_channel_under_stress_keeps_order_and_bound() -> None:
         inside[1] += 1
         channel.release()
     sender.join(DEADLINE)
-    assert largest <= LARGEST
-    assert room(channel) == channel.bound
+    assert largest <= LARGEST + LARGEST_LOT  # what lay with the sender when the bound shrank
+    assert room(channel) == channel.bound + channel._debt
 
 
 # -- the baton -----------------------------------------------------------------------------

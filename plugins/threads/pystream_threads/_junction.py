@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from pystream_core import Envelope, Run
+from pystream_core import Channel, Envelope, Run
 
 from ._mark import Mark
 
@@ -26,6 +26,10 @@ class Entrance:
         index: of the stage behind it; the number of stages means the output.
         put: takes an item; may block.
         post: takes a mark; never blocks.
+        channel: where ``put`` puts items when it waits for room and does nothing else.
+
+    Attributes:
+        channel: the same, when there is one stage alone that feeds it; else None.
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class Entrance:
         index: int,
         put: Callable[[Envelope], None],
         post: Callable[[Mark], None],
+        channel: Channel[Envelope] | None = None,
     ) -> None:
         self._run = run
         self._index = index
         self._put = put
         self._post = post
         self._feeders = len(run.plan.graph.feeders[index])
+        self.channel = channel if self._feeders == 1 else None
         self._trace = run.trace() if self._feeders > 1 else None
         self._lock = threading.Lock()
         self._marks: dict[Mark, int] = {}  # how many more are to come

@@ -26,6 +26,7 @@ from ._flight import Flight, Landed
 from ._junction import Entrance, fan_out
 from ._mark import STOP, Mark
 from ._order import Sequencer
+from ._straight import serve_straight
 
 logger = logging.getLogger("PyStream")
 
@@ -85,6 +86,8 @@ class Lane:
         self.sends = {stage: send for stage, (send, _) in exits.items()}
         posts = [post for _, post in exits.values()]
         self.send = self.sends[self.segment[-1]]
+        ends = followers[self.segment[-1]]
+        self.ahead = entrances[ends[0]].channel if len(ends) == 1 else None
         self.post = posts[0] if len(posts) == 1 else partial(_post_to_all, posts)
         if self.size > 1:
             self.sequencer = Sequencer(
@@ -271,12 +274,24 @@ class Worker:
         lane, run, chain = self.lane, self.lane.run, self.chain
         assert chain is not None
         channel = lane.channel
+        if not chain.expands:
+            serve_straight(
+                run,
+                chain,
+                channel,
+                self,
+                ahead=lane.ahead,
+                send=lane.send,
+                post=lane.post,
+                adapts=lane.adapts,
+                in_lots=lane.adapts and lane.blocks,
+            )
+            return
         send = self._send_from_where if chain.branches else lane.send
         receive: Callable[[], Any] = channel.receive
         if chain.timed:
             receive = partial(self._receive_or_flush, send)
-        release, call = channel.release, chain.call
-        expands = chain.expands
+        release = channel.release
         to_sample = 1 if lane.adapts else -1  # items until the next one is timed
         started = 0
         while True:
@@ -297,12 +312,9 @@ class Worker:
                 started = perf_counter_ns()
             self.hand = item
             try:
-                if expands:
-                    for output in chain.outputs(item):
-                        send(output)
-                        del output  # let go before the next one is made
-                elif call(item):
-                    send(item)
+                for output in chain.outputs(item):
+                    send(output)
+                    del output  # let go before the next one is made
             except StageError as failure:
                 run.fail(failure)
             self.hand = item = None  # nothing that is done is held while waiting
@@ -328,7 +340,7 @@ class Worker:
             patience = (due - perf_counter_ns()) / 1e9
             if patience > 0:
                 try:
-                    return receive(True, patience)
+                    return receive(patience)
                 except Empty:
                     pass
             self._flush(send, overdue=True)
