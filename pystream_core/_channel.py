@@ -23,7 +23,7 @@ LARGEST_LOT = 32  # most credits that are handed over, and may lie with a sender
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
 _SELDOM = 64
 
-_CREDIT = None
+_FREE = None  # the token of a baton that nobody holds
 _CLOSED = object()
 
 
@@ -328,6 +328,10 @@ class Channel(Generic[T]):
 class Baton:
     """A lock that can be closed: waiters, now and later, are sent away with ChannelClosed.
 
+    Whoever cannot afford two calls does as ``acquire`` and ``release`` do: takes None out of
+    ``tokens``, sets ``owner``, looks at ``closed``; clears ``owner``, puts None back, and calls
+    ``tell_closer`` if ``closed`` is set by then. Another token is put back: it is closed.
+
     ``close`` only posts to a queue, so it may run in a destructor and while the lock is held.
 
     Why ``wait_free`` cannot miss the release: the closer sets ``closed`` before it looks at
@@ -337,12 +341,12 @@ class Baton:
     holder: so it only says to look again. Whoever finds the baton free posts for the next.
     """
 
-    __slots__ = ("_freed", "_tokens", "closed", "owner")
+    __slots__ = ("_freed", "closed", "owner", "tokens")
 
     def __init__(self) -> None:
-        self._tokens: SimpleQueue[Any] = SimpleQueue()
+        self.tokens: SimpleQueue[Any] = SimpleQueue()
         self._freed: SimpleQueue[None] = SimpleQueue()
-        self._tokens.put(_CREDIT)
+        self.tokens.put(_FREE)
         self.closed = False
         self.owner: int | None = None  # thread identifier of the holder
 
@@ -354,15 +358,15 @@ class Baton:
         """
         try:
             if timeout is None:
-                token = self._tokens.get()
+                token = self.tokens.get()
             elif timeout <= 0:
-                token = self._tokens.get_nowait()
+                token = self.tokens.get_nowait()
             else:
-                token = self._tokens.get(True, min(timeout, TIMEOUT_MAX))
+                token = self.tokens.get(True, min(timeout, TIMEOUT_MAX))
         except Empty:
             return False
         if token is _CLOSED:
-            self._tokens.put(_CLOSED)
+            self.tokens.put(_CLOSED)
             raise ChannelClosed
         self.owner = get_ident()
         if self.closed:
@@ -373,9 +377,13 @@ class Baton:
     def release(self) -> None:
         """Give the baton to the next in line. Never blocks."""
         self.owner = None
-        self._tokens.put(_CREDIT)
+        self.tokens.put(_FREE)
         if self.closed:
-            self._freed.put(None)
+            self.tell_closer()
+
+    def tell_closer(self) -> None:
+        """The baton has been given back after it was closed. Never blocks."""
+        self._freed.put(None)
 
     def mine(self) -> bool:
         """Whether the calling thread holds the baton."""
@@ -384,7 +392,7 @@ class Baton:
     def close(self) -> None:
         """Send all waiters away, now and later; the holder goes on. Never blocks."""
         self.closed = True
-        self._tokens.put(_CLOSED)
+        self.tokens.put(_CLOSED)
 
     def wait_free(self, timeout: float) -> bool:
         """After ``close``: wait until nobody holds the baton, at most ``timeout`` seconds."""

@@ -467,6 +467,15 @@ class Executor(ABC):
             PipelineBusy: the calling thread is inside a stage of the same serial pipeline.
         """
 
+    def pusher(self) -> Callable[[Any], bool | None] | None:
+        """A short way of ``admit`` for one item without a timeout, which brings it to the output
+        before it returns; None when the executor has none for this plan.
+
+        What it returns and raises is that of ``admit``, and None when it has done nothing, so
+        that the caller has to go the long way.
+        """
+        return None
+
     def feed(self, items: Iterator[Any], feeding: Feeding) -> None:
         """Admit every item of a source, as ``admit`` without a timeout does, until the source or
         the run ends or ``feeding`` says to stop. An executor may have a faster way.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from time import perf_counter_ns
+from collections import deque
+from queue import Empty, SimpleQueue
+from time import monotonic, perf_counter_ns
 from typing import Any
 
 from ._channel import Channel, ChannelClosed
@@ -50,18 +52,24 @@ class Stream:
 class Output:
     """Where finished items arrive. It exists from the choice of a mode on, before any run.
 
-    Who touches what: the slot and ``released`` are guarded by the condition's lock, which is
-    held for a few instructions; ``deliver`` is called by one thread at a time; ``stream`` is
-    set and cleared by the session, and read once per item.
+    Who touches what: a result is put into ``slot`` by one thread at a time and taken out by any
+    number; ``stream`` is set and cleared by the session, and read once per item.
+
+    Why no reader sleeps beside a result: it enters ``waiters`` before it looks into the slot once
+    more; who puts a result there looks at ``waiters`` afterwards. Both touch the slot in between,
+    which lets in one at a time.
+
+    Attributes:
+        slot: the newest result, as long as nobody has read it.
+        waiters: readers that wait for one.
     """
 
     def __init__(self) -> None:
         self.run: Run | None = None
         self.stream: Stream | None = None
+        self.slot: deque[Any] = deque()
+        self.waiters: deque[SimpleQueue[None]] = deque()
         self._trace: Trace | None = None
-        self._filled = threading.Condition(threading.Lock())
-        self._full = False
-        self._value: Any = None
         self._released = False
 
     def attach(self, run: Run) -> None:
@@ -121,21 +129,39 @@ class Output:
 
         Blocks until there is one, at most ``timeout`` seconds; ``release`` ends the wait.
         """
-        with self._filled:
-            if timeout > 0 and not self._full and not self._released:
-                self._filled.wait_for(
-                    lambda: self._full or self._released, min(timeout, threading.TIMEOUT_MAX)
-                )
-            if not self._full:
-                return False, None
-            value, self._value, self._full = self._value, None, False
-            return True, value
+        try:
+            return True, self.slot.pop()
+        except IndexError:
+            return self._wait(timeout) if timeout > 0 else (False, None)
+
+    def _wait(self, timeout: float) -> tuple[bool, Any]:
+        deadline = monotonic() + min(timeout, threading.TIMEOUT_MAX)
+        waiter: SimpleQueue[None] = SimpleQueue()
+        self.waiters.append(waiter)
+        try:
+            while True:
+                try:
+                    return True, self.slot.pop()
+                except IndexError:
+                    left = deadline - monotonic()
+                    if self._released or left <= 0:
+                        return False, None
+                try:
+                    waiter.get(True, left)
+                except Empty:
+                    pass
+        finally:
+            self.waiters.remove(waiter)
+
+    def tell_waiters(self) -> None:
+        """Let every reader that waits look once more. Never blocks."""
+        for waiter in list(self.waiters):
+            waiter.put(None)
 
     def release(self) -> None:
         """End all waits in ``read``, now and later."""
-        with self._filled:
-            self._released = True
-            self._filled.notify_all()
+        self._released = True
+        self.tell_waiters()
 
     def wake(self) -> None:
         """The run has failed: end all waits of readers, slot and stream."""
@@ -144,26 +170,23 @@ class Output:
         if stream is not None:
             stream.channel.close()
 
-    def replace_locks(self) -> None:
-        """In a forked child, where the lock may be held by a thread that is gone."""
-        self._filled = threading.Condition(threading.Lock())
-
     def supersede(self) -> None:
-        """Nobody will read the slot any more: what is in it counts as superseded."""
-        with self._filled:
-            if self._full and self.run is not None:
-                self.run.ledger.superseded += 1
-            old, self._value, self._full = self._value, None, False
-        del old  # let go outside of the lock: its destructor may do anything
+        """Nobody will read what is in the slot: it counts as superseded."""
+        try:
+            old = self.slot.popleft()
+        except IndexError:  # read meanwhile
+            return
+        if self.run is not None:  # pragma: no branch - only a run brings results
+            self.run.ledger.superseded += 1
+        del old  # its destructor may do anything
 
     def _store(self, envelope: Envelope, run: Run) -> None:
-        with self._filled:
-            run.ledger.completed += 1
-            if self._full:
-                run.ledger.superseded += 1
-            old, self._value, self._full = self._value, envelope.value, True
-            self._filled.notify()
-        del old  # let go outside of the lock: its destructor may do anything
+        run.ledger.completed += 1
+        if self.slot:
+            self.supersede()
+        self.slot.append(envelope.value)
+        if self.waiters:
+            self.tell_waiters()
 
 
 def sweep_stream(stream: Stream, run: Run) -> None:

@@ -480,6 +480,19 @@ class Pipeline:
             InputExhausted: the input generator has come to its end.
             StageError: parallel: the pipeline has failed; serial: this item has.
         """
+        session = self._session
+        if (
+            session is not None
+            and (push := session.push) is not None
+            and type(data) is not InputGeneratorRequest
+        ):
+            try:
+                done = push(data)
+            finally:
+                if session.close_wanted:
+                    session.close_if_asked()
+            if done is not None:
+                return done
         return self._used().forward(data)
 
     def get_results(self) -> Any:
@@ -497,6 +510,14 @@ class Pipeline:
             PipelineBusy: a stream is open.
             StageError: the pipeline has failed.
         """
+        session = self._session
+        if session is not None and session.readable and not session.run.halted:
+            slot = session.output.slot
+            if slot:
+                try:
+                    return slot.pop()
+                except IndexError:  # another reader was faster
+                    pass
         return self._used().read()
 
     def stream(self, source: Iterable[Any] | None = None) -> ResultStream:

@@ -79,6 +79,7 @@ class FedResults:
         channel = self._stream.channel
         take, receive, release = channel.items.popleft, channel.receive, channel.release
         spare = self._run.spares.append if self._run.linear else None
+        hand: list[Any] = []
         owed = lot = 0  # credits not given back yet, and how many they may become
         began = 0  # when the first of the results that are timed together was taken
         left = timed = 1  # results until the clock is read; what it was when they began
@@ -95,7 +96,7 @@ class FedResults:
                     found = receive()
                 if type(found) is not Envelope:
                     self._end(found)
-                    return
+                    break
                 if not began:
                     began = perf_counter_ns()
                     timed = left = max(left, 1)
@@ -104,13 +105,12 @@ class FedResults:
                     release(owed)
                     left -= owed
                     owed = 0
-                value = found.value
+                hand.append(found.value)
                 if spare is not None:
                     found.value, found.sub = None, 0
                     spare(found)
                 found = None
-                yield value
-                value = None  # let go before the next one is taken
+                yield hand.pop()  # which leaves it to the reader alone
                 if left <= 0:
                     left = channel.resize((perf_counter_ns() - began) // (timed - left))
                     lot = channel.lot
@@ -118,7 +118,9 @@ class FedResults:
         finally:
             if owed:  # Ctrl-C may have come, and the reader come back
                 release(owed)
-            del handle  # until here
+        # Until here, and after an exception as long as its traceback: letting the stream go
+        # waits a little, which Ctrl-C should not.
+        del handle
 
     def _end(self, found: StreamEnd) -> None:
         """Raises what the reader is to be told."""

@@ -90,13 +90,17 @@ class Session:
         self.run.stop_executor = self.executor.abort
         self.input = InputGenerator(input_generator)
         self.loop: Loop | None = None
+        # The short ways of forward(item), if there is one, and of get_results(): whoever needs the
+        # long ones takes these away. A stop is seen by the executor and in run.halted.
+        self.push: Callable[[Any], bool | None] | None = None
+        self.readable = True
         self.closed = threading.Event()
         self.started = False
         self._loops: set[EventLoop] = set()  # of its coroutine stages, once they are set up
         self._stopping = ""  # why nothing is admitted any more
         self._left_in_setup = False  # a closer waited for a start in vain: who started closes
         self._orphan_of_fork = False
-        self._close_later = False
+        self.close_wanted = False  # by a stage: who leaves the stages closes
         self._results: FedResults | None = None  # the open stream of an executor with threads
         # the open stream of an executor without threads: its results and their source, to close
         self._own_parts: tuple[Any, Any] | None = None
@@ -154,6 +158,8 @@ class Session:
                 raise
             self._loops = self._event_loops()
             self.started = True
+            if self.loop is None and not self._loops:
+                self.push = self.executor.pusher()
 
     def _give_up_start(self, error: BaseException) -> None:
         if isinstance(error, StageError):
@@ -248,7 +254,7 @@ class Session:
             and self.plan.mode == "serial"
             and not (self.loop is not None and self.loop.thread is threading.current_thread())
         ):
-            self._close_later = True
+            self.close_wanted = True
             return
         helper = threading.Thread(
             target=self._close_in_helper, name="pystream-cleanup", daemon=True
@@ -257,8 +263,8 @@ class Session:
 
     def close_if_asked(self) -> None:
         """Finish what ``close_later`` began, in the thread that has just left the stages."""
-        if self._close_later and not self._working():
-            self._close_later = False
+        if self.close_wanted and not self._working():
+            self.close_wanted = False
             self.close()
 
     def _close_in_helper(self) -> None:
@@ -370,21 +376,30 @@ class Session:
                 origin=origin,
             )
             self._results = fed
+            self.readable = False
         return ResultStream(fed, keep_alive)
 
     def _end_fed(self, results: FedResults) -> None:
         with self._stream_lock:
             if self._results is results:
                 self._results = None
+                self._be_readable()
+
+    def _be_readable(self) -> None:
+        self.readable = self.loop is None
+        if self._stopping or self._orphan_of_fork:  # set before readable is cleared
+            self.readable = False
 
     def _open_own(self, parts: tuple[Any, Any]) -> None:
         with self._stream_lock:
             self._check_use("another stream()")
             self._refuse_during_loop("stream()")
             self._own_parts = parts
+            self.readable = False
 
     def _end_own(self) -> None:
         self._own_parts = None
+        self._be_readable()
         self.close_if_asked()
 
     # -- the loop ----------------------------------------------------------------------
@@ -396,6 +411,8 @@ class Session:
         with self._stream_lock:
             self._check_use("start_loop()")
             self._refuse_during_loop("another start_loop()")
+            self.push = None  # forward() and get_results() are to raise what stops the loop
+            self.readable = False
             self.loop = Loop(self._feed, period, self.input.name)
             self.loop.start()  # here, since one that has not started does not count as running
 
@@ -460,6 +477,7 @@ class Session:
     def _stop_for(self, reason: str) -> None:
         if not self._stopping or self.start_failed:
             self._stopping = reason
+        self.readable = False
 
     def busy_here(self) -> bool:
         """Whether the calling thread is a worker, the loop or the feeder of this session."""
@@ -727,12 +745,13 @@ class Session:
         """In a forked child: the threads are gone and locks may be held for ever, so replace
         them and refuse every use."""
         self._orphan_of_fork = True
+        self.readable = False
         self._start_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._stream_lock = threading.Lock()
         self.closed = threading.Event()
         self.closed.set()
-        self.output.replace_locks()
+        self.push = None
         self.run.replace_locks()
 
 
