@@ -20,6 +20,9 @@ T = TypeVar("T")
 WINDOW_NS = 1_000_000  # an "auto" channel holds about this much of its consumer's work
 LARGEST = 1024  # bound of an "auto" channel, per worker
 LARGEST_LOT = 32  # most credits that are handed over, and may lie with a sender, at once
+_HUNGRY = 0.04  # share of time without an item from which on a consumer gets one to spare
+_FED = 0.005  # share below which it does not need that one any more
+_MEMORY = 8  # about so many items make that share
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
 _SELDOM = 64
 
@@ -74,7 +77,9 @@ class Channel(Generic[T]):
         "_closing",
         "_credits",
         "_debt",
+        "_hungry",
         "_spare",
+        "_waits",
         "_wakeups",
         "_workers",
         "items",
@@ -98,6 +103,8 @@ class Channel(Generic[T]):
         self._workers = workers
         self._spare = spare
         self._closing = closing
+        self._waits = 0.0  # the share of its time that the consumer has waited for items
+        self._hungry = False  # that was too much, so one more lies ready
         self._debt = 0  # credits to keep back instead of giving them out again
         self._bound = workers + (spare if capacity == "auto" else capacity)
         self._credits.put(self._bound)
@@ -254,22 +261,31 @@ class Channel(Generic[T]):
                 return
         self._credits.put(count)
 
-    def resize(self, cycle_ns: int) -> int:
+    def resize(self, cycle_ns: int, waited_ns: int = 0) -> int:
         """Fit the bound of an ``"auto"`` channel to the time one worker takes for one item.
 
         It at most doubles at a time and shrinks at once, taking back the credits that nobody
-        uses. Never blocks.
+        uses. A consumer that has to wait for items for more than a small share of its time has
+        one more lie ready: else neighbours of about the same speed would wait for one another
+        in turn. One that waits for its follower, or that has always an item there, does not, so
+        nothing queues up in front of a bottleneck. Never blocks.
 
         Args:
             cycle_ns: time from taking an item to being ready for the next, in nanoseconds,
                 the wait to hand it on included. With the service time alone a trivial stage
                 before a slow one would hoard hundreds of items.
+            waited_ns: how long it had waited for the item.
 
         Returns:
             after how many further items to time one again.
         """
         each = min(max(WINDOW_NS // max(cycle_ns, 1), 1), LARGEST)
-        target = min(each * self._workers + self._spare, self._bound * 2)
+        self._waits += (waited_ns / (waited_ns + max(cycle_ns, 1)) - self._waits) / _MEMORY
+        if self._hungry:
+            self._hungry = self._waits > _FED
+        else:
+            self._hungry = self._waits > _HUNGRY
+        target = min(each * self._workers + self._spare + self._hungry, self._bound * 2)
         change = target - self._bound
         self._bound = target
         if change > 0:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from time import perf_counter_ns, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._branches import Branches, End
 from ._coroutines import EventLoop
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ._output import Output
 
 logger = logging.getLogger("PyStream")
+
+Push: TypeAlias = "Callable[..., bool | None]"
+"""See Executor.pusher."""
 
 ENDED = float("inf")  # a floor that every item lies below
 
@@ -467,12 +470,12 @@ class Executor(ABC):
             PipelineBusy: the calling thread is inside a stage of the same serial pipeline.
         """
 
-    def pusher(self) -> Callable[[Any], bool | None] | None:
-        """A short way of ``admit`` for one item without a timeout, which brings it to the output
-        before it returns; None when the executor has none for this plan.
+    def pusher(self) -> Push | None:
+        """A short way of ``admit``, which does without an envelope and without a timeout; None
+        when the executor has none for this plan.
 
-        What it returns and raises is that of ``admit``, and None when it has done nothing, so
-        that the caller has to go the long way.
+        It takes the item, and what ``Envelope.wanted`` is. It returns and raises what ``admit``
+        does, or returns None when it has done nothing, and the caller has to go the long way.
         """
         return None
 

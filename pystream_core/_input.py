@@ -73,7 +73,7 @@ class InputGenerator:
             InputExhausted: it has raised StopIteration, now or before.
             PipelineTerminated: the pipeline was stopped while this thread waited.
         """
-        generate = self.check()
+        generate = self._generate or self.check()
         try:
             self._turn.acquire()
         except ChannelClosed:

@@ -14,7 +14,7 @@ from ._chain import Chain, cleanup_all
 from ._channel import Baton, ChannelClosed
 from ._coroutines import EventLoop
 from ._errors import CleanupError, PipelineBusy, StageError, describe_error
-from ._executor import Envelope, Executor, Run
+from ._executor import Envelope, Executor, Push, Run
 from ._lifecycle import Instance
 from ._stage import SKIP, Stage
 from .hookspecs import ExecutorSpec, hookimpl
@@ -88,7 +88,7 @@ class SerialExecutor(Executor):
             self._end_turn()
         return True
 
-    def pusher(self) -> Callable[[Any], bool | None] | None:
+    def pusher(self) -> Push | None:
         """For functions that nobody times: a bare loop between taking the turn and storing the
         result, and no call of ours. (``forward`` and ``get_results`` of five trivial stages: a
         fifth of the time that it took with an envelope and a call for each step.)"""
@@ -99,7 +99,7 @@ class SerialExecutor(Executor):
         ledger, slot, waiters = run.ledger, output.slot, output.waiters
         take, give = turn.tokens.get_nowait, turn.tokens.put
 
-        def push(item: Any) -> bool | None:
+        def push(item: Any, wanted: Callable[[], bool] | None = None) -> bool | None:
             try:
                 token = take()
             except Empty:  # somebody has the turn, perhaps this very thread
@@ -111,6 +111,8 @@ class SerialExecutor(Executor):
             try:
                 if run.halted or turn.closed:
                     return None
+                if wanted is not None and not wanted():
+                    return False
                 seq = ledger.admitted
                 ledger.admitted = seq + 1
                 raised: BaseException | None = None

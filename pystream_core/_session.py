@@ -29,7 +29,7 @@ from ._errors import (
     describe_error,
     safe_repr,
 )
-from ._executor import Envelope, Executor, Reply, Run
+from ._executor import Envelope, Executor, Push, Reply, Run
 from ._input import InputGenerator, InputGeneratorRequest, Loop, close_source
 from ._ledger import Statistics
 from ._lifecycle import Instances
@@ -92,8 +92,9 @@ class Session:
         self.loop: Loop | None = None
         # The short ways of forward(item), if there is one, and of get_results(): whoever needs the
         # long ones takes these away. A stop is seen by the executor and in run.halted.
-        self.push: Callable[[Any], bool | None] | None = None
+        self.push: Push | None = None
         self.readable = True
+        self._short: Push | None = None  # of the loop, too
         self.closed = threading.Event()
         self.started = False
         self._loops: set[EventLoop] = set()  # of its coroutine stages, once they are set up
@@ -158,8 +159,8 @@ class Session:
                 raise
             self._loops = self._event_loops()
             self.started = True
-            if self.loop is None and not self._loops:
-                self.push = self.executor.pusher()
+            self._short = None if self._loops else self.executor.pusher()
+            self.push = self._short if self.loop is None else None
 
     def _give_up_start(self, error: BaseException) -> None:
         if isinstance(error, StageError):
@@ -275,10 +276,15 @@ class Session:
 
     def _feed(self, wanted: Callable[[], bool]) -> None:
         """Forward one generated item for the loop."""
-        self.check()
-        self.start()
+        if self._short is None or self._stopping:
+            self.check()
+            self.start()
         item = self.input()
-        self._admit(Envelope(item, wanted=wanted))
+        done = None if self._short is None else self._short(item, wanted)
+        if done is None:
+            self._admit(Envelope(item, wanted=wanted))
+        elif not done:
+            self.run.ledger.reject()
 
     def _admit(self, envelope: Envelope) -> bool:
         timeout = self.settings.input_timeout if self.settings.block_input else 0.0

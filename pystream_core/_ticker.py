@@ -13,6 +13,8 @@ from ._errors import PlanError, safe_repr
 _SHORTEST = 1e-9  # as fast as possible, and still a number of ticks that can be counted
 _LONGEST = 1e12
 _GRACE = 0.1  # a tick that is late by less than this share of a period is still on time
+_LONGEST_LEAD = 0.000_1  # seconds that a wait may end early, to be brought to its end by looking
+_MEMORY = 16  # about so many waits tell how late the system wakes this thread
 
 
 def check_period(period: object) -> float:
@@ -32,7 +34,12 @@ class Ticker:
     """Ticks at ``start + k * period``, whatever the work in between takes.
 
     A tick that comes while the work of an earlier one still goes on is missed: counted and
-    never made up for.
+    never made up for. One that comes while the thread is woken too late by the system is not:
+    it follows at once, unless its whole period is over.
+
+    A system wakes a thread some 50 us after it should (on Linux that is the timer slack of an
+    ordinary thread). The ticker learns how much that is, at most 0.1 ms, has itself woken so
+    much earlier, and spends what is left then looking at the clock.
 
     One thread calls ``wait_tick``; ``stop`` may be called from anywhere, also from a
     destructor, since it only posts to a queue.
@@ -60,6 +67,9 @@ class Ticker:
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._wait = wait or self._wait_for_stop
         self._start: float | None = None
+        self._came = 0.0  # when the latest tick was given out
+        self._lead = 0.0  # seconds that waits end too late, as far as is known
+        self._most_lead = min(_LONGEST_LEAD, self.period * _GRACE)
         self._tick = 0
         self._stopped = False
 
@@ -68,20 +78,43 @@ class Ticker:
         now = self._clock()
         if self._start is None:
             self._start = now
-            return not self._stopped
-        due = int((now - self._start) / self.period)  # the latest tick that has passed
-        if due > self._tick:
-            self.missed += due - self._tick - 1
-            self._tick = due
-            if now - (self._start + due * self.period) < self.period * _GRACE:
-                return not self._stopped
-            self.missed += 1
-        self._tick += 1
-        target = self._start + self._tick * self.period
-        while not self._stopped and (left := target - self._clock()) > 0:
-            if self._wait(min(left, TIMEOUT_MAX)):
+        elif not self._already_due(self._start, now):
+            self._tick += 1
+            if not self._wait_until(self._start + self._tick * self.period):
                 return False
+            now = self._clock()
+        self._came = now
         return not self._stopped
+
+    def _already_due(self, start: float, now: float) -> bool:
+        """Whether a tick is to be given out at once. Counts those that are missed."""
+        due = int((now - start) / self.period)  # the latest tick that has passed
+        if due <= self._tick:
+            return False
+        self.missed += due - self._tick - 1
+        self._tick = due
+        if now - self._came < self.period:  # not the work, but a late wake-up took the time
+            return True
+        if now - (start + due * self.period) < self.period * _GRACE:
+            return True
+        self.missed += 1
+        return False
+
+    def _wait_until(self, target: float) -> bool:
+        """False when it was stopped meanwhile."""
+        while not self._stopped and (left := target - self._clock()) > 0:
+            rest = left - self._lead
+            if rest <= 0:
+                continue  # so little is left that a wait would end too late
+            if self._wait(min(rest, TIMEOUT_MAX)):
+                return False
+            if rest < TIMEOUT_MAX:
+                self._learn(self._clock() - (target - self._lead))
+        return not self._stopped
+
+    def _learn(self, late: float) -> None:
+        lead = self._lead + (late - self._lead) / _MEMORY
+        self._lead = min(max(lead, 0.0), self._most_lead)
 
     def stop(self) -> None:
         """End the wait that is under way and all later ones. Never blocks."""

@@ -73,6 +73,73 @@ def test_a_tick_that_is_hardly_late_still_counts() -> None:
     assert ticker.missed == 0
 
 
+class SlowClock(Clock):
+    """A system that wakes a thread later than it should."""
+
+    def __init__(self, late: list[float]) -> None:
+        super().__init__()
+        self.late = iter(late)
+        self.looked = 0
+
+    def __call__(self) -> float:
+        self.looked += 1
+        self.now += 1e-6  # looking takes time, so looking on brings a tick
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds + next(self.late, 0.0)
+        return self.stopped
+
+
+@pytest.mark.parametrize(
+    ("late", "expected", "missed"),
+    [
+        ([1.4], [0, 2.4, 2.4, 3], 0),  # tick 2 is due already when tick 1 comes
+        ([0.95], [0, 1.95, 2.05, 3], 0),  # and here after the work of tick 1
+        ([2.5], [0, 3.5, 3.6, 4], 1),  # tick 2 is over: tick 3 comes in its place
+    ],
+)
+def test_a_tick_after_a_late_wake_up_follows_at_once(
+    late: list[float], expected: list[float], missed: int
+) -> None:
+    """So the rate is kept although the system was late; only a tick whose period is over by
+    then is missed."""
+    clock = SlowClock(late)
+    ticker = Ticker(1.0, clock=clock, wait=clock.wait)
+    times = []
+    for _ in expected:
+        assert ticker.wait_tick()
+        times.append(clock.now - 1000)
+        clock.work(0.1 if late != [1.4] else 0.0)
+    assert times == pytest.approx(expected, abs=0.01)
+    assert ticker.missed == missed
+
+
+def test_a_ticker_learns_how_late_it_is_woken() -> None:
+    """After some ticks they come in time, brought to their end by looking at the clock."""
+    clock = SlowClock([0.000_06] * 1000)
+    ticker = Ticker(0.01, clock=clock, wait=clock.wait)
+    late = []
+    for number in range(200):
+        assert ticker.wait_tick()
+        late.append(clock.now - 1000 - number * 0.01)
+    assert late[1] > 0.000_05
+    assert max(late[-50:]) < 0.000_01
+    assert ticker.missed == 0
+
+
+def test_a_ticker_does_not_look_at_the_clock_for_long() -> None:
+    """However late it is woken, it looks on for a tenth of a millisecond at most."""
+    clock = SlowClock([0.003] * 1000)
+    ticker = Ticker(0.01, clock=clock, wait=clock.wait)
+    for _ in range(100):
+        assert ticker.wait_tick()
+    clock.late = iter(())
+    looked = clock.looked
+    assert ticker.wait_tick()
+    assert clock.looked - looked < 110
+
+
 def test_work_of_many_periods_is_counted_exactly() -> None:
     """ticks + missed = periods that have passed."""
     times, ticker = ticks([0, 100.5, 7.3, 0, 0])

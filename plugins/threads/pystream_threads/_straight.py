@@ -62,6 +62,7 @@ def serve_straight(
     owed = lot = 0  # credits not given back yet, and how many they may become
     idle = 0 if adapts else 1
     began = idle  # when the first of the items that are timed together was taken; 0: none yet
+    ended = 0  # when those before had been handed on
     left = timed = 1  # items until the clock is read; what it was when they began
     while True:
         try:
@@ -85,6 +86,7 @@ def serve_straight(
             continue
         if not began:
             began = perf_counter_ns()
+            ended = ended or began
             timed = left = max(left, 1)
         holder.hand = item
         try:
@@ -102,9 +104,11 @@ def serve_straight(
                 continue
         left -= owed
         if left <= 0 and adapts:
-            left = channel.resize((perf_counter_ns() - began) // (timed - left))
+            now = perf_counter_ns()
+            waited = began - ended if in_lots else 0
+            left = channel.resize((now - began) // (timed - left), waited)
             lot = channel.lot if in_lots else 0
-            began = 0
+            began, ended = 0, now
         release(owed)
         owed = 0
 
