@@ -49,7 +49,8 @@ class Step:
         expands: the stage is a generator or keeps items, so it has ``expand``.
         batches: it keeps items between its calls, so it has ``flush``.
         waits_at_most: those may wait for a limited time only; ``due_ns`` is its end.
-        watched: its calls need clock readings.
+        watched: its calls need clock readings,
+        ages: since items can be too old for it.
         stage: the user's callable.
     """
 
@@ -85,6 +86,7 @@ class Step:
         self._trace = trace
         self._passing = _PASSING if in_caller else ()
         self.watched = trace is not None or self._max_age_ns is not None
+        self.ages = self._max_age_ns is not None
         self.call: Callable[[Envelope], bool] = (
             self._call_watched if self.watched else self._call_plain
         )
@@ -108,23 +110,27 @@ class Step:
 
     def _call_watched(self, envelope: Envelope) -> bool:
         """The same, with clock readings for ``max_age`` and for observers."""
-        self.counters.received += 1
+        counters, trace = self.counters, self._trace
+        counters.received += 1
         start = perf_counter_ns()
-        if self._expired(envelope, start):
+        if self._max_age_ns is not None and self._expired(envelope, start):
             return False
         try:
             value = self.stage(envelope.value)
         except BaseException as error:
             self._span(envelope, start, perf_counter_ns(), "failed")
             return self.failed(envelope, error)
+        end = perf_counter_ns()
         if value is SKIP:
-            self._span(envelope, start, perf_counter_ns(), "filtered")
-            self.counters.filtered += 1
-            self.run.end(envelope, "filtered", self._trace, stage=self.index)
+            self._span(envelope, start, end, "filtered")
+            counters.filtered += 1
+            self.run.end(envelope, "filtered", trace, stage=self.index)
             return False
-        self._span(envelope, start, perf_counter_ns(), "emitted")
+        if trace is not None:  # as _span() does
+            queued, envelope.queued_ns = envelope.queued_ns, end
+            trace.span((self.index, envelope.seq, envelope.sub, queued, start, end, "emitted"))
         envelope.value = value
-        self.counters.emitted += 1
+        counters.emitted += 1
         return True
 
     def expand(self, parent: Envelope) -> Generator[Envelope, None, None]:

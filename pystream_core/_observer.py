@@ -13,14 +13,16 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Final, TypeAlias
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TypeAlias
 
 from ._errors import counted
 from ._ledger import Statistics
 from ._plan import MAIN_PIPELINE_NAME, SEPARATOR
 
 logger = logging.getLogger("PyStream")
+
+_GIVING_WAY: Final = 0.1  # seconds that a worker with a full deque waits for the collector
 
 Span: TypeAlias = tuple[int, int, int, int, int, int, str]
 """One ended call: ``(stage, seq, sub, queued_ns, start_ns, end_ns, outcome)``.
@@ -232,37 +234,65 @@ class Trace:
     Appended to by one worker, emptied by the collector; both ends of a deque are atomic.
     """
 
-    __slots__ = ("_limit", "_recorder", "_spans", "_spans_append", "items", "lost")
+    __slots__ = ("_crowded", "_limit", "_recorder", "items", "lost", "spans")
 
     def __init__(self, recorder: Recorder, limit: int) -> None:
         self._recorder = recorder
         self._limit = limit
-        self._spans: deque[Span] = deque()
-        self._spans_append = self._spans.append
+        self._crowded = limit // 2
+        self.spans: deque[Span] = deque()
         self.items: deque[ItemEnd] = deque()
         self.lost = 0
 
     def span(self, record: Span) -> None:
-        """Record one ended call. Never blocks."""
-        if len(self._spans) < self._limit:
-            self._spans_append(record)
+        """Record one ended call. Hardly ever waits, see ``Recorder.make_room``."""
+        if len(self.spans) < self._crowded or self._room(self.spans):
+            self.spans.append(record)
         else:
             self.lost += 1
         if self._recorder.asleep:
             self._recorder.wake()
 
     def item(self, record: ItemEnd) -> None:
-        """Record one ended item. Never blocks."""
-        if len(self.items) < self._limit:
+        """Record one ended item, in the same way."""
+        if len(self.items) < self._crowded or self._room(self.items):
             self.items.append(record)
         else:
             self.lost += 1
         if self._recorder.asleep:
             self._recorder.wake()
 
+    def calls(self, seq: int, times: Sequence[int], last: str) -> None:
+        """Record the calls of stages 0, 1, … with one item, made back to back.
+
+        Args:
+            seq: number of the item.
+            times: when the first call began, and when each one ended.
+            last: outcome of the last one; the others have emitted.
+        """
+        spans = self.spans
+        if len(spans) >= self._crowded and not self._room(spans):
+            self.lost += len(times) - 1
+            return
+        append = spans.append
+        start = times[0]
+        final = len(times) - 2
+        for stage, end in enumerate(times[1:]):
+            append((stage, seq, 0, start, start, end, "emitted" if stage < final else last))
+            start = end
+        if self._recorder.asleep:
+            self._recorder.wake()
+
+    def _room(self, records: deque[Any]) -> bool:
+        if len(records) < self._limit:
+            self._recorder.hurry()
+            return True
+        self._recorder.make_room()
+        return len(records) < self._limit
+
     def take(self) -> tuple[list[Span], list[ItemEnd]]:
         """Remove and return what has been recorded so far. For the collector."""
-        spans, items = self._spans, self.items
+        spans, items = self.spans, self.items
         # Only what is there now: a worker that appends all the time must not hold us here.
         return (
             [spans.popleft() for _ in range(len(spans))],
@@ -276,6 +306,10 @@ class Recorder:
     The collector thread sleeps while nothing is recorded. It announces that with
     ``asleep`` and looks once more before it waits; a worker looks at ``asleep`` after it
     appended. So either the collector sees the record or the worker sees the flag.
+
+    A worker that fills its deque faster than the collector comes round, because they compete
+    for the interpreter, gives way to it for a moment. It does not wait for observers: one that
+    is late costs a tenth of a second once, and records from then on until it returns.
 
     Args:
         observers: who receives the records.
@@ -301,6 +335,9 @@ class Recorder:
         self._traces_lock = threading.Lock()  # guards _traces; held for an append or a copy
         self._pass_lock = threading.Lock()  # one pass at a time; held while observers run
         self._wakeups: SimpleQueue[bool] = SimpleQueue()  # True: look; False: stop
+        self._hurried = False  # someone has asked for the next pass
+        self._late = False  # the pass that goes on takes too long to be waited for
+        self._in_the_way: deque[SimpleQueue[None]] = deque()  # workers that wait for room
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost_seen = 0
@@ -333,6 +370,26 @@ class Recorder:
         """Called by a worker that saw ``asleep``. Never blocks."""
         self.asleep = False
         self._wakeups.put(True)
+
+    def hurry(self) -> None:
+        """Called by a worker whose deque is half full: the next pass begins now. Never blocks."""
+        if not self._hurried:
+            self._hurried = True
+            self._wakeups.put(True)
+
+    def make_room(self) -> None:
+        """Called by a worker whose deque is full: let the collector empty it. Waits for that at
+        most 0.1 s, and not at all when that was in vain and the observers are still at it."""
+        if self._late:
+            return
+        emptied: SimpleQueue[None] = SimpleQueue()
+        self._in_the_way.append(emptied)
+        self._hurried = False
+        self.hurry()
+        try:
+            emptied.get(True, _GIVING_WAY)
+        except Empty:
+            self._late = True
 
     def pass_now(self, timeout: float = 5.0) -> bool:
         """Hand on everything recorded so far, in the caller's thread.
@@ -391,7 +448,7 @@ class Recorder:
                     self.asleep = False
                 elif not self._wakeups.get():
                     break
-            if self._stop.wait(self._delay):
+            if not self._gather():
                 break
         with self._pass_lock:
             self._pass()
@@ -399,10 +456,17 @@ class Recorder:
                 self._tell("closed", self._statistics())
                 self._observers.clear()
 
+    def _gather(self) -> bool:
+        """Let records gather, unless there are many already; False when it is to end."""
+        try:
+            return self._wakeups.get(True, min(self._delay, threading.TIMEOUT_MAX))
+        except Empty:
+            return True
+
     def _anything_waiting(self) -> bool:
         with self._traces_lock:
             traces = tuple(self._traces)
-        return any(trace._spans or trace.items for trace in traces)
+        return any(trace.spans or trace.items for trace in traces)
 
     def _pass(self) -> bool:
         with self._traces_lock:
@@ -415,8 +479,12 @@ class Recorder:
             spans += some_spans
             items += some_items
             lost += trace.lost
+        self._hurried = False
+        while self._in_the_way:
+            self._in_the_way.popleft().put(None)
         if spans or items:
             self._tell("collect", spans, items)
+        self._late = False
         if lost > self._lost_seen:
             self._tell("lost", lost - self._lost_seen)
             self._lost_seen = lost

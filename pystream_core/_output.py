@@ -170,23 +170,30 @@ class Output:
         if stream is not None:
             stream.channel.close()
 
+    def put(self, value: Any) -> None:
+        """Make this the newest result; one that nobody has read counts as superseded."""
+        old = self._take_old()
+        self.slot.append(value)
+        if self.waiters:
+            self.tell_waiters()
+        del old  # not before: its destructor may do anything, also bring another result
+
     def supersede(self) -> None:
         """Nobody will read what is in the slot: it counts as superseded."""
+        self._take_old()
+
+    def _take_old(self) -> Any:
         try:
             old = self.slot.popleft()
-        except IndexError:  # read meanwhile
-            return
+        except IndexError:
+            return None
         if self.run is not None:  # pragma: no branch - only a run brings results
             self.run.ledger.superseded += 1
-        del old  # its destructor may do anything
+        return old
 
     def _store(self, envelope: Envelope, run: Run) -> None:
         run.ledger.completed += 1
-        if self.slot:
-            self.supersede()
-        self.slot.append(envelope.value)
-        if self.waiters:
-            self.tell_waiters()
+        self.put(envelope.value)
 
 
 def sweep_stream(stream: Stream, run: Run) -> None:

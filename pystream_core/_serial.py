@@ -7,7 +7,8 @@ import threading
 from _thread import get_ident
 from collections.abc import Callable, Generator, Iterable, Iterator
 from queue import Empty
-from typing import Any
+from time import perf_counter_ns
+from typing import Any, TypeAlias
 
 from ._call import Step
 from ._chain import Chain, cleanup_all
@@ -16,10 +17,14 @@ from ._coroutines import EventLoop
 from ._errors import CleanupError, PipelineBusy, StageError, describe_error
 from ._executor import Envelope, Executor, Push, Run
 from ._lifecycle import Instance
+from ._observer import Trace
 from ._stage import SKIP, Stage
 from .hookspecs import ExecutorSpec, hookimpl
 
 logger = logging.getLogger("PyStream")
+
+_Stages: TypeAlias = "tuple[tuple[int, Callable[[Any], Any]], ...]"
+_Bring: TypeAlias = "Callable[[Any, int], tuple[Any, int, BaseException | None, list[int]]]"
 
 _IN_SOURCE = -1  # where a chain is while the source of a stream makes its next item
 
@@ -97,6 +102,8 @@ class SerialExecutor(Executor):
             return None
         run, chain, turn, output = self._run, self._chain, self._turn, self._run.output
         ledger, slot, waiters = run.ledger, output.slot, output.waiters
+        bring = None if self._trace is None else self._recording(stages, self._trace)
+        all_stages = len(stages)
         take, give = turn.tokens.get_nowait, turn.tokens.put
 
         def push(item: Any, wanted: Callable[[], bool] | None = None) -> bool | None:
@@ -118,28 +125,38 @@ class SerialExecutor(Executor):
                 raised: BaseException | None = None
                 position = 0
                 through = False
-                try:
-                    for position, stage in stages:
-                        chain.position = position
-                        item = stage(item)
-                        if item is SKIP or run.halted:
-                            break
-                    else:
-                        through = True
-                except BaseException as error:
-                    raised = error
+                if bring is not None:
+                    item, position, raised, times = bring(item, seq)
+                    through = position == all_stages
+                else:
+                    try:
+                        for position, stage in stages:
+                            chain.position = position
+                            item = stage(item)
+                            if item is SKIP or run.halted:
+                                break
+                        else:
+                            through = True
+                    except BaseException as error:
+                        raised = error
                 if through:
                     ledger.passed += 1
                     if slot:
-                        output.supersede()
-                    slot.append(item)
-                    if waiters:
-                        output.tell_waiters()
+                        output.put(item)
+                    else:
+                        slot.append(item)
+                        if waiters:
+                            output.tell_waiters()
                     return True
                 envelope = Envelope(item, seq)
+                if bring is not None:
+                    envelope.admitted_ns, envelope.queued_ns = times[0], times[-1]
                 del item
-                for finished in chain.after(position, envelope, raised):
-                    run.output(finished)
+                try:
+                    for finished in chain.after(position, envelope, raised):
+                        run.output(finished)
+                finally:
+                    del raised  # else this frame and the exception hold each other
                 return True
             finally:
                 turn.owner = None
@@ -155,8 +172,11 @@ class SerialExecutor(Executor):
         self._take_turn(None)
         try:
             self._chain.position = _IN_SOURCE
-            if self._chain.plain is not None:
-                yield from self._iterate_plain(source, self._chain.plain)
+            stages, trace = self._chain.plain, self._trace
+            if stages is not None and trace is not None:
+                yield from self._iterate_recorded(source, stages, trace)
+            elif stages is not None:
+                yield from self._iterate_plain(source, stages)
             else:
                 for item in source:
                     if self._turn.closed:
@@ -197,9 +217,7 @@ class SerialExecutor(Executor):
         outputs = self._chain.flush(overdue=overdue)
         return self._joined(outputs) if self._joins else outputs
 
-    def _iterate_plain(
-        self, source: Iterable[Any], stages: tuple[tuple[int, Callable[[Any], Any]], ...]
-    ) -> Iterator[Any]:
+    def _iterate_plain(self, source: Iterable[Any], stages: _Stages) -> Iterator[Any]:
         """The same for functions that nobody times: a bare loop, and one counter for the items
         that come through without an event. (Five trivial stages: about twice the bare loop's
         time, see docs/performance.md; with an envelope and a call for each stage it was nine
@@ -234,6 +252,67 @@ class SerialExecutor(Executor):
             del value
             yield from self._complete(chain.after(position, envelope, raised))
             chain.position = _IN_SOURCE
+
+    def _iterate_recorded(
+        self, source: Iterable[Any], stages: _Stages, trace: Trace
+    ) -> Iterator[Any]:
+        """The same with an observer."""
+        run, chain = self._run, self._chain
+        ledger, turn = run.ledger, self._turn
+        bring = self._recording(stages, trace)
+        all_stages = len(stages)
+        for value in source:
+            if run.halted or turn.closed:
+                raise run.refusal()
+            seq = ledger.admitted
+            ledger.admitted = seq + 1
+            value, position, raised, times = bring(value, seq)
+            if position == all_stages:
+                ledger.passed += 1
+                chain.position = _IN_SOURCE
+                yield value
+                del value
+                continue
+            envelope = Envelope(value, seq)
+            envelope.admitted_ns, envelope.queued_ns = times[0], times[-1]
+            del value
+            yield from self._complete(chain.after(position, envelope, raised))
+            chain.position = _IN_SOURCE
+
+    def _recording(self, stages: _Stages, trace: Trace) -> _Bring:
+        """What brings one item through plain stages and records that: one clock reading for each
+        stage and one more, since between two calls nothing waits here."""
+        run, chain = self._run, self._chain
+        all_stages = len(stages)
+
+        def bring(value: Any, seq: int) -> tuple[Any, int, BaseException | None, list[int]]:
+            """The item, at which stage it was when it did not simply pass, what that raised, and
+            when the first call began and each one ended."""
+            times = [perf_counter_ns()]
+            note = times.append
+            raised: BaseException | None = None
+            position = 0
+            outcome = "emitted"
+            try:
+                for position, stage in stages:
+                    chain.position = position
+                    value = stage(value)
+                    note(perf_counter_ns())
+                    if value is SKIP or run.halted:
+                        outcome = "filtered" if value is SKIP else "emitted"
+                        break
+                else:
+                    position = all_stages
+            except BaseException as error:
+                note(perf_counter_ns())
+                outcome = "failed"
+                raised = error
+            trace.calls(seq, times, outcome)
+            if position == all_stages:
+                trace.item((seq, 0, times[0], times[-1], "completed"))
+            return value, position, raised, times
+
+        return bring
 
     def _complete(self, outputs: Iterable[Envelope]) -> Iterator[Any]:
         run = self._run

@@ -448,12 +448,12 @@ def test_a_late_release_does_not_pass_for_the_holders() -> None:
 
         def put(self, token: Any) -> None:
             self.real.put(token)
-            baton._tokens = self.real
+            baton.tokens = self.real
             assert baton.acquire(DEADLINE)
             baton.close()
 
     assert baton.acquire()
-    baton._tokens = Slow(baton._tokens)  # type: ignore[assignment]
+    baton.tokens = Slow(baton.tokens)  # type: ignore[assignment]
     baton.release()
     assert baton.mine()
     assert baton.wait_free(0.01) is False

@@ -173,7 +173,7 @@ def test_locks_that_were_held_are_replaced_in_the_child(mode: str) -> None:
         run = session.run
         locks = [
             session._start_lock, session._close_lock, session._stream_lock,
-            session.output._filled, run._lock, run.ledger._lock, run.report._lock,
+            run._lock, run.ledger._lock, run.report._lock,
         ]
         held, over = threading.Event(), threading.Event()
         def hold():

@@ -163,7 +163,8 @@ def test_pass_now_does_not_wait_for_an_observer_that_does_not_return(made: Any) 
 
 
 def test_a_full_deque_is_a_counted_loss(made: Any) -> None:
-    """What does not fit while an observer is slow is reported to ``lost``, never waited for."""
+    """What does not fit while an observer is slow is reported to ``lost``; the worker waits for
+    room once, a tenth of a second."""
     go, entered = threading.Event(), threading.Event()
 
     class Slow(Observer):
@@ -183,6 +184,37 @@ def test_a_full_deque_is_a_counted_loss(made: Any) -> None:
     go.set()
     assert recorder.pass_now()
     assert (len(observer.spans), len(observer.items), observer.missing) == (11, 10, 30)
+
+
+def test_a_worker_that_is_faster_than_the_collector_loses_nothing(made: Any) -> None:
+    """When observers keep up it gives way: the collector competes with it for the interpreter."""
+    recorder, observer = made(limit=500)
+    trace = recorder.trace()
+    for seq in range(20_000):
+        trace.span((0, seq, 0, 0, 1, 2, "emitted"))
+        trace.calls(seq, [0, 1, 2], "filtered")
+        trace.item(ITEM)
+    assert recorder.pass_now()
+    assert observer.missing == 0
+    assert (len(observer.spans), len(observer.items)) == (60_000, 20_000)
+    assert observer.spans[1:3] == [(0, 0, 0, 0, 0, 1, "emitted"), (1, 0, 0, 1, 1, 2, "filtered")]
+
+
+def test_a_deque_that_is_half_full_is_emptied_before_its_time(made: Any) -> None:
+    """The collector does not wait until records have gathered for as long as they may."""
+    recorder, observer = made(delay=3600, limit=100)
+    trace = recorder.trace()
+    for _ in range(51):
+        trace.span(SPAN)
+    assert observer.arrived.acquire(timeout=DEADLINE)
+
+
+def test_the_calls_of_an_item_are_lost_together(made: Any) -> None:
+    """And counted one by one."""
+    recorder, observer = made(limit=0)
+    recorder.trace().calls(0, [0, 1, 2, 3], "emitted")
+    assert recorder.pass_now()
+    assert (observer.spans, observer.missing) == ([], 3)
 
 
 def test_pass_now_hands_on_at_once(made: Any) -> None:

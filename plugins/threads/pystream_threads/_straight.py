@@ -57,7 +57,7 @@ def serve_straight(
     items, take = channel.items, channel.items.popleft
     receive, release = channel.receive, channel.release
     pass_lot = None
-    if in_lots and chain.plain is not None and len(chain.steps) == 1:
+    if in_lots and chain.plain is not None and len(chain.steps) == 1 and not step.watched:
         pass_lot = lots(run, chain, channel, holder, ahead, send)
     owed = lot = 0  # credits not given back yet, and how many they may become
     idle = 0 if adapts else 1
