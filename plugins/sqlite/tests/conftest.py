@@ -59,8 +59,7 @@ class Recorded:
 
     def wait_until_written(self, within=5.0):
         """Until all that was collected is on disk or lost."""
-        recording = self.profiler._recording
-        return wait_until(lambda: recording.done == recording.sent, within)
+        return wait_until(lambda: not self.profiler._recording.waiting, within)
 
 
 def wait_until(condition, within=5.0):
