@@ -10,9 +10,10 @@ chunk    the records of a moment, up to some thousands: ``spans`` ended calls an
          count, [width, base], ...]``: the position of a stage, or -1 for the items; then the
          columns seq, sub, queued, start, end, outcome (items: seq, sub, admitted, ended,
          bin). ``data`` is all their numbers, column by column, each little-endian in
-         ``width`` bytes (1 and 4 unsigned, 8 signed, 0 for none) and to be added to
-         ``base``; times in nanoseconds since the run's start, outcomes and bins as places in
-         the lists of ``_chunk``. ``first_seq`` is the lowest seq that no earlier one has.
+         ``width`` bytes (1 and 4 unsigned; 6 as the lower four of all and then the upper two
+         of all; 8 signed; 0 for none) and to be added to ``base``; times in nanoseconds since
+         the run's start, outcomes and bins as places in the lists of ``_chunk``.
+         ``first_seq`` is the lowest seq that no earlier one has.
 counter  exact figures of the whole run (nanoseconds), which outlive trimmed chunks: ``scope``
          is the JSON path of a stage or pipeline, empty for the run itself.
 

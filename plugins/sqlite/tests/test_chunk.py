@@ -100,6 +100,14 @@ def test_a_call_takes_sixteen_bytes():
     assert len(layout) < 100 * STAGES
 
 
+@pytest.mark.parametrize(("apart", "width"), [(10**9, 4), (10**11, 6), (10**17, 8)])
+def test_times_take_the_more_space_the_farther_apart_they_are(apart, width):
+    """A chunk of a slow pipeline lasts for minutes: an item of five stages takes 110 bytes."""
+    column = _columns.narrowed(_columns.words_of([2**48, 2**48 + apart]), 7)
+    assert (column.width, len(column.data)) == (width, 2 * width)
+    assert _columns.values_of(column, 2) == [2**48 - 7, 2**48 + apart - 7]
+
+
 def test_the_highest_seq_of_a_run_never_goes_back():
     """A late item does not count as if all after it had come once more."""
     chunk = chunk_of([(0, 3, 0, ORIGIN, ORIGIN, ORIGIN, "emitted")], first_seq=500)

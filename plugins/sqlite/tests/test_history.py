@@ -252,10 +252,11 @@ def test_a_late_item_costs_no_history(recorded):
 
 
 def test_a_slow_pipeline_takes_no_more_space_than_a_quick_one(recorded, folder, monkeypatch):
-    """One item at each flush: small chunks are put together."""
+    """One item at each flush, a second after the one before: small chunks are put together."""
     monkeypatch.setattr(_recording, "FLUSH_AT", 1)
     monkeypatch.setattr(_writer, "FLUSH_AT", 1)
     run = recorded(5, run_id="r")
+    run.gap = 10**9
     for _ in range(700):
         run.collect(1)
         run.wait_until_written()
