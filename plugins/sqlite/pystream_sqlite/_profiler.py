@@ -30,7 +30,7 @@ class SQLiteProfiler(Profiler):
     warned about once and never slows or stops the pipeline; the figures stay right, and what
     the disk did not take counts as lost.
 
-    It may stay on: a call costs it about a quarter of a microsecond, in threads of its own.
+    It may stay on: a call costs it about half a microsecond, in threads of its own.
     """
 
     # collect() never touches the disk: that is the business of one thread per process.

@@ -34,6 +34,14 @@ GATHER = 0.5  # seconds from a record to its flush; a collector adds at most 0.0
 BUSY_TIMEOUT = 0.25  # seconds to wait for another process's transaction
 LAST_BUSY_TIMEOUT = 0.7  # the same for a run that ends: there is no later attempt for its records
 LONGEST_PAUSE = 8.0  # seconds between attempts while the disk refuses
+_PRAGMAS = """
+    PRAGMA auto_vacuum = INCREMENTAL;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    -- Small write-ahead log: checkpoint every 2 MB, and cut it back afterwards.
+    PRAGMA wal_autocheckpoint = 500;
+    PRAGMA journal_size_limit = 1000000;
+"""
 _DAMAGE = ("file is not a database", "malformed", "database corruption", "file is encrypted")
 
 
@@ -189,12 +197,13 @@ class Writer:
     def _write(self, patience: float) -> None:
         # Each statement gives the interpreter lock back and asks for it again, for which a
         # computing stage may let it wait and is interrupted: hence as few as possible.
+        # First of all packed: records take less room so, should the disk not be ready.
+        batches = {recording: recording.batch() for recording in self._waiting}
         connection = self._connected(patience)
         if patience != self._patience:
             connection.execute(f"PRAGMA busy_timeout = {int(1000 * patience)}")
             self._patience = patience
         connection.execute("BEGIN IMMEDIATE")
-        batches = {recording: recording.batch() for recording in self._waiting}
         opened = {
             recording: store(connection, recording, batch) for recording, batch in batches.items()
         }
@@ -231,12 +240,7 @@ class Writer:
                 self._path, timeout=patience, isolation_level=None, check_same_thread=False
             )
             try:
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                # Small write-ahead log: checkpoint every 2 MB, and cut it back afterwards.
-                connection.execute("PRAGMA wal_autocheckpoint = 500")
-                connection.execute("PRAGMA journal_size_limit = 1000000")
+                connection.executescript(_PRAGMAS)
                 migrate(connection)
             except BaseException as error:
                 connection.close()

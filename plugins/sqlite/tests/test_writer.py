@@ -156,16 +156,29 @@ def test_what_waits_for_a_lock_is_written_when_it_is_gone(recorded, folder, help
 
 def test_a_disk_that_refuses_for_long_bounds_what_waits(recorded, folder, monkeypatch):
     monkeypatch.setattr(_recording, "MOST_WAITING", 400)
-    monkeypatch.setattr(_recording, "PACK_AT", 10)
+    monkeypatch.setattr(_recording, "LARGEST", 50)
+    monkeypatch.setattr(_recording, "MOST_UNPACKED", 200)
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder should be")
     run = recorded()
     for _ in range(20):
         run.collect(30)
-        assert run.profiler._recording.waiting <= 400
+        assert run.profiler._recording.waiting <= 400 + 200
     run.close()
     assert run.profiler._recording.waiting == 0
     assert figures_are_there(run).lost == 600 * 6
+
+
+def test_unpacked_records_are_bounded_without_a_writer_that_packs(recorded, monkeypatch):
+    """A batch of whatever size: the oldest are packed by who collects, in their order."""
+    monkeypatch.setattr(_recording, "MOST_UNPACKED", 500)
+    monkeypatch.setattr(_writer, "GATHER", 60.0)
+    run = recorded(1, run_id="r")
+    for items in [3] * 50 + [300, 5, 400, 7]:
+        run.collect(items)
+        assert run.profiler._recording._unpacked < 500
+    run.close()
+    assert [span[1] for span in pystream_sqlite.recorded_spans("r")] == list(range(862))
 
 
 def test_a_burst_is_stored_as_a_whole(recorded, folder):
