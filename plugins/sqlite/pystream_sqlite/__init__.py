@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         RecordedRun as RecordedRun,
         read_profile as read_profile,
         recorded_runs as recorded_runs,
+        recorded_spans as recorded_spans,
     )
     from ._profiler import SQLiteProfiler as SQLiteProfiler
 
@@ -24,6 +25,7 @@ _LAZY = {
     "SQLiteProfiler": "_profiler",
     "read_profile": "_history",
     "recorded_runs": "_history",
+    "recorded_spans": "_history",
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "get_profiler_db_folder",
     "read_profile",
     "recorded_runs",
+    "recorded_spans",
     "set_profiler_db_folder",
 ]
 

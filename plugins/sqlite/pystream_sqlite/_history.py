@@ -8,15 +8,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pystream_core import ItemEnd, PlanError, Profile, RunInfo, Span
 
+from ._chunk import Sections, ended_in, from_row, spans_in
 from ._folder import DATABASE, checked, get_profiler_db_folder
-from ._schema import OUTCOMES, NewerSchemaError, check_version
+from ._old_rows import old_rows
+from ._schema import CHUNKS_SINCE, NewerSchemaError, check_version
 from ._summary import Feeders, Summary, Totals, feeders_of
-
-_BATCH = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,8 @@ def recorded_runs(folder: str | os.PathLike[str] | None = None) -> list[Recorded
 def read_profile(run_id: str, folder: str | os.PathLike[str] | None = None) -> Profile:
     """The profile of a recorded run.
 
-    Means and throughputs are of the whole run, percentiles of its rows that are still there.
-    The latency of an item ends with its last call, since that is what rows tell.
+    Means and throughputs are of the whole run, percentiles of its records that are still
+    there. The latency of an item ends with its last call, since that is what they tell.
 
     Args:
         run_id: the run's id, or the beginning of it if no other run's begins so.
@@ -70,21 +71,50 @@ def read_profile(run_id: str, folder: str | os.PathLike[str] | None = None) -> P
     Raises:
         PlanError: there is no such run, there are several, or the database cannot be read.
     """
+    with _reading(folder) as connection:
+        return _profile(*_found(connection, run_id))
+
+
+def recorded_spans(run_id: str, folder: str | os.PathLike[str] | None = None) -> Iterator[Span]:
+    """The calls of a recorded run that are still there, for figures of your own.
+
+    Each is a tuple ``(stage, seq, sub, queued_ns, start_ns, end_ns, outcome)``: ``stage`` is
+    a position in the run's ``stages``, times are nanoseconds since its start, ``start_ns -
+    queued_ns`` the time in the queue. Those of one stage come in the order in which they
+    ended, roughly a second of one stage before the same second of the next.
+
+    They are read at once, in their packed form, and unpacked one after another.
+
+    Args:
+        run_id: the run's id, or the beginning of it if no other run's begins so.
+        folder: where to look, default the current profiler folder.
+
+    Raises:
+        PlanError: there is no such run, there are several, or the database cannot be read.
+    """
+    with _reading(folder) as connection:
+        chunks = list(_chunks(*_found(connection, run_id)))
+    return chain.from_iterable(map(spans_in, chunks))
+
+
+def _found(
+    connection: sqlite3.Connection | None, run_id: object
+) -> tuple[sqlite3.Connection, RecordedRun]:
+    """The run with an id that begins so, and where it is."""
     if not isinstance(run_id, str) or not run_id:
         raise PlanError(f"give the id of a recorded run, or its beginning, not {run_id!r}")
-    with _reading(folder) as connection:
-        runs = [] if connection is None else _runs(connection)
-        found = [run for run in runs if run.id.startswith(run_id)]
-        found = [run for run in found if run.id == run_id] or found
-        if connection is None or not found:
-            known = ", ".join(run.id for run in runs) or "none"
-            raise PlanError(f"no recorded run has an id that begins {run_id!r}; there are: {known}")
-        if len(found) > 1:
-            raise PlanError(
-                f"several recorded runs have ids that begin {run_id!r}: "
-                f"{', '.join(run.id for run in found)}; give more of it"
-            )
-        return _profile(connection, found[0])
+    runs = [] if connection is None else _runs(connection)
+    found = [run for run in runs if run.id.startswith(run_id)]
+    found = [run for run in found if run.id == run_id] or found
+    if connection is None or not found:
+        known = ", ".join(run.id for run in runs) or "none"
+        raise PlanError(f"no recorded run has an id that begins {run_id!r}; there are: {known}")
+    if len(found) > 1:
+        raise PlanError(
+            f"several recorded runs have ids that begin {run_id!r}: "
+            f"{', '.join(run.id for run in found)}; give more of it"
+        )
+    return connection, found[0]
 
 
 @contextmanager
@@ -177,13 +207,10 @@ def _totals(connection: sqlite3.Connection, row: int) -> Totals:
     }
 
 
-def _profile(connection: sqlite3.Connection, recorded: RecordedRun) -> Profile:
-    """Feeds the rows to the same figures as the run itself did."""
-    row, first, last = connection.execute(
-        "SELECT id, first_span, last_span FROM run WHERE uid = ?", (recorded.id,)
-    ).fetchone()
+def _run_info(connection: sqlite3.Connection, recorded: RecordedRun) -> RunInfo:
+    row = _row(connection, recorded)
     stages = _stages(connection, row)
-    run = RunInfo(
+    return RunInfo(
         id=recorded.id,
         stages=tuple(path for path, _ in stages),
         workers=tuple(workers for _, workers in stages),
@@ -192,32 +219,38 @@ def _profile(connection: sqlite3.Connection, recorded: RecordedRun) -> Profile:
         started_at=recorded.started_at,
         feeders=_feeders(connection, row),
     )
+
+
+def _row(connection: sqlite3.Connection, recorded: RecordedRun) -> int:
+    found = connection.execute("SELECT id FROM run WHERE uid = ?", (recorded.id,)).fetchone()
+    return int(found[0])
+
+
+def _profile(connection: sqlite3.Connection, recorded: RecordedRun) -> Profile:
+    """Feeds the records to the same figures as the run itself did."""
+    run = _run_info(connection, recorded)
     summary = Summary(run)
     ends = _Ends(feeders_of(run))
-    first_id, last_id = connection.execute(
-        "SELECT min(id), max(id) FROM stage WHERE run = ?", (row,)
-    ).fetchone()
-    rows = connection.execute(
-        "SELECT stage - ?, seq, tag / 8, 1000 * (start - queued), 1000 * start,"
-        " 1000 * (start + service), tag % 8 FROM span"
-        " WHERE rowid BETWEEN ? AND ? AND stage BETWEEN ? AND ? ORDER BY rowid",
-        (first_id, first, last, first_id, last_id),
-    )
-    while batch := rows.fetchmany(_BATCH):
-        spans: list[Span] = [(*fields, OUTCOMES[outcome]) for *fields, outcome in batch]
+    ended: list[ItemEnd] = []
+    for chunk in _chunks(connection, recorded):
+        spans = list(spans_in(chunk))
         summary.add(spans, ())
         ends.see(spans)
-    summary.add(
-        (),
-        ends.completed(
-            connection.execute(
-                "SELECT seq, sub, bin FROM item WHERE run = ? AND bin IN ('dropped', 'expired')",
-                (row,),
-            ).fetchall()
-        ),
-    )
-    summary.restore(_totals(connection, row))
+        ended += ended_in(chunk)
+    summary.add((), ends.completed(ended))
+    summary.restore(_totals(connection, _row(connection, recorded)))
     return summary.profile(recorded.lost)
+
+
+def _chunks(connection: sqlite3.Connection, recorded: RecordedRun) -> Iterator[Sections]:
+    """What is left of a run's records, oldest first."""
+    row = _row(connection, recorded)
+    yield from old_rows(connection, row)
+    if check_version(connection) >= CHUNKS_SINCE:
+        for layout, data in connection.execute(
+            "SELECT layout, data FROM chunk WHERE run = ? ORDER BY id", (row,)
+        ):
+            yield from_row(layout, data)
 
 
 class _Ends:
@@ -238,10 +271,11 @@ class _Ends:
                 self._parts[seq, sub] = self._parts.get((seq, sub), 0) + 1
                 self._ended[seq, sub] = max(end, self._ended.get((seq, sub), end))
 
-    def completed(self, lost: list[tuple[int, int, str]]) -> list[ItemEnd]:
+    def completed(self, ended: list[ItemEnd]) -> list[ItemEnd]:
         """All that left the last stages, except what was lost between them and the output."""
-        for seq, sub, _ in lost:
-            self._ended.pop((seq, sub), None)
+        for seq, sub, _, _, bin_ in ended:
+            if bin_ in ("dropped", "expired"):
+                self._ended.pop((seq, sub), None)
         return [
             (seq, sub, self._admitted[seq], end, "completed")
             for (seq, sub), end in self._ended.items()

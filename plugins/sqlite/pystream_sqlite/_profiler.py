@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pystream_core import ItemEnd, Profile, Profiler, RunInfo, Span, Statistics
 
 from ._folder import get_profiler_db_folder
-from ._summary import Summary
-from ._writer import Close, Recording, Records, Writer, join_writer
+from ._recording import Recording
+from ._writer import Close, Writer, join_writer
 
 logger = logging.getLogger("PyStream")
 
@@ -30,7 +30,7 @@ class SQLiteProfiler(Profiler):
     warned about once and never slows or stops the pipeline; the figures stay right, and what
     the disk did not take counts as lost.
 
-    It may stay on: a call costs it about half a microsecond, in a thread of its own.
+    It may stay on: a call costs it about half a microsecond, in threads of its own.
     """
 
     # collect() never touches the disk: that is the business of one thread per process.
@@ -40,26 +40,24 @@ class SQLiteProfiler(Profiler):
         self._folder = os.path.abspath(get_profiler_db_folder())
         # All set by opened() and used by the thread that collects; summarize() reads them.
         self._pid = os.getpid()
-        self._summary: Summary | None = None
         self._recording: Recording | None = None
         self._writer: Writer | None = None
         self._abandon: weakref.finalize[..., SQLiteProfiler] | None = None
-        self._recorder_lost = 0
 
     def __repr__(self) -> str:
         state = "recording" if self._writer else "idle"
-        return f"<SQLiteProfiler {state} folder={self._folder!r} lost={self._lost}>"
+        lost = self._recording.lost if self._recording else 0
+        return f"<SQLiteProfiler {state} folder={self._folder!r} lost={lost}>"
 
     def opened(self, run: RunInfo) -> None:
         """Begin a new profile."""
         self._leave_writer(None)
         self._pid = os.getpid()
-        self._summary = Summary(run)
         self._recording = Recording(run)
-        self._recorder_lost = 0
         try:
             self._writer = join_writer(self._folder)
         except RuntimeError as error:  # no thread can be started
+            self._recording.keep_in_memory()
             logger.warning("the profiler records nothing on disk: %s", error)
             return
         # The writer knows the recording but not us: a profiler that is dropped without
@@ -69,19 +67,16 @@ class SQLiteProfiler(Profiler):
         self._abandon.atexit = False
 
     def collect(self, spans: Sequence[Span], items: Sequence[ItemEnd]) -> None:
-        """Add to the figures, and hand on to the writer. Never waits for the disk."""
-        if self._summary is None or self._recording is None or self._forked():
+        """Add to the recording, and tell the writer. Never waits for the disk."""
+        if self._recording is None or self._forked():
             return
-        self._summary.add(spans, items)
-        if self._writer is not None:
-            totals = self._summary.totals()
-            self._writer.send(
-                Records(self._recording, list(spans), list(items), totals, self._recorder_lost)
-            )
+        if self._recording.collect(spans, items) and self._writer is not None:
+            self._writer.mailbox.put(self._recording)
 
     def lost(self, records: int) -> None:
         """Count records that the recorder could not keep."""
-        self._recorder_lost += records
+        if self._recording is not None and not self._forked():
+            self._recording.lose(records)
 
     def closed(self, statistics: Statistics) -> None:
         """Bring the rest to disk; waits for it at most a second."""
@@ -89,15 +84,11 @@ class SQLiteProfiler(Profiler):
 
     def summarize(self) -> Profile:
         """The profile of the latest run. From any thread, also after ``closed``."""
-        if self._summary is None:
+        if self._recording is None:
             return Profile()
         if self._forked():
-            self._summary.renew_lock()
-        return self._summary.profile(self._lost)
-
-    @property
-    def _lost(self) -> int:
-        return self._recorder_lost + (self._recording.all_lost if self._recording else 0)
+            self._recording.renew_locks()
+        return self._recording.profile()
 
     def _forked(self) -> bool:
         # The parent's writer has no thread here, and its run is none of this process's.

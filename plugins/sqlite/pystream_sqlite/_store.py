@@ -7,108 +7,77 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import chain
-from math import ceil
 from typing import TYPE_CHECKING
 
-from pystream_core import RunInfo, Span, StageStatistics, Statistics
+from pystream_core import RunInfo, StageStatistics, Statistics
 
-from ._schema import OUTCOMES
+from ._chunk import Chunk, merged, to_row
 from ._summary import feeders_of, scope_of
 
 if TYPE_CHECKING:
-    from ._writer import Recording
+    from ._recording import Batch, Recording
 
 MOST_ITEMS = 100_000  # in all runs together
 MOST_RUNS = 20
+# An item that was spawned shares its seq, so records count too: one item is at least as many
+# of them as there are stages.
+_ITEMS_OF_RUNS = (
+    "SELECT id, max(last_seq - first_seq + 1,"
+    " kept / max(1, (SELECT count(*) FROM stage WHERE stage.run = run.id))) AS items"
+    " FROM run WHERE kept > 0 ORDER BY id"
+)
 KEEP = 0.9  # share of MOST_ITEMS that a trim leaves, so that one is needed every 10,000 items
 
-# executemany() gives the interpreter lock back once per row, and waits up to 5 ms for it each
-# time while some stage computes (measured: 194 us per span on 3.13, against 4 us like this).
-# So rows are written thousands at a time, and SQLite does the arithmetic without the lock.
-# Sizes: few, so that their statements stay cached; 7 * 4096 values fit SQLite's limit of 32766.
-_SIZES = (16, 128, 1024, 4096) if sqlite3.sqlite_version_info >= (3, 32) else (16, 128)
-_NO_SPAN = (None,) * 7
-_TAG = " ".join(f"WHEN '{outcome}' THEN {tag}" for tag, outcome in enumerate(OUTCOMES))
+SMALL = 512  # records; a smaller chunk is rewritten together with the next small one
 
 
-def _insert_spans(size: int) -> str:
-    # Times are rounded to the nearest microsecond. A row of NULLs is padding.
-    return (
-        "INSERT INTO span SELECT column1 + ?, column2, (column5 - column4 + 500) / 1000,"
-        " (column5 - ? + 500) / 1000, (column6 - column5 + 500) / 1000,"
-        f" 8 * column3 + CASE column7 {_TAG} ELSE 0 END"
-        f" FROM (VALUES {','.join(['(?,?,?,?,?,?,?)'] * size)}) WHERE column1 IS NOT NULL"
-    )
+def store(
+    connection: sqlite3.Connection, recording: Recording, batch: Batch
+) -> tuple[int, Chunk] | None:
+    """Insert a batch, and bring its run's row and counters up to date.
 
-
-_INSERT_SPANS = {size: _insert_spans(size) for size in _SIZES}
-
-
-def store(connection: sqlite3.Connection, recording: Recording) -> None:
-    """Insert what waits of one recording, and bring its run's row and counters up to date."""
-    run_id, first_stage = _registered(connection, recording)
-    origin = recording.run.started_ns
-    before = _last_span(connection)
-    _store_spans(connection, recording.spans, first_stage, origin)
-    ended = [
-        (run_id, seq, sub, (begin - origin) // 1000, (end - origin) // 1000, bin_)
-        for seq, sub, begin, end, bin_ in recording.items
-        if bin_ != "completed"
-    ]
-    _insert(connection, "INSERT INTO item", ended)
-    _store_counters(connection, run_id, recording)
-    seqs = [seq for _, seq, *_ in ended]
-    if recording.spans:
-        connection.execute(
-            "UPDATE run SET first_span = coalesce(first_span, ?), last_span = ? WHERE id = ?",
-            (before + 1, _last_span(connection), run_id),
-        )
-        seqs += connection.execute(
-            "SELECT min(seq), max(seq) FROM span WHERE rowid > ?", (before,)
-        ).fetchone()
-    if seqs:
-        connection.execute(
-            "UPDATE run SET first_seq = min(coalesce(first_seq, :first), :first),"
-            " last_seq = max(coalesce(last_seq, :last), :last) WHERE id = :run",
-            {"first": min(seqs), "last": max(seqs), "run": run_id},
-        )
-    ends = [value for (_, name), value in recording.totals.items() if name == "end_ns"]
+    Returns:
+        the run's last chunk and its row, if it is small.
+    """
+    run_id, last = _registered(connection, recording)
+    chunks = [chunk for chunk in batch.chunks if chunk.sections]
+    for chunk in chunks:
+        last = _store_chunk(connection, run_id, last, chunk)
+    _store_counters(connection, run_id, recording, batch)
+    ends = [value for (_, name), value in batch.totals.items() if name == "end_ns"]
     connection.execute(
-        "UPDATE run SET finished = ?, duration = ?, kept = kept + ? WHERE id = ?",
-        (
-            recording.closed,
-            max(ends, default=0) // 1000,
-            len(recording.spans) + len(ended),
-            run_id,
-        ),
+        "UPDATE run SET finished = :finished, duration = :duration, kept = kept + :new,"
+        " first_seq = coalesce(first_seq, :first),"
+        " last_seq = max(coalesce(last_seq, :last), :last) WHERE id = :run",
+        {
+            "finished": recording.closed,
+            "duration": max(ends, default=0) // 1000,
+            "new": sum(chunk.spans + chunk.ended for chunk in chunks),
+            "first": chunks[0].first_seq if chunks else None,
+            "last": chunks[-1].last_seq if chunks else -1,
+            "run": run_id,
+        },
     )
+    return last
 
 
-def trim(connection: sqlite3.Connection) -> None:
-    """Delete the oldest rows and runs, so that what is left is within the limits."""
+def trim(connection: sqlite3.Connection) -> bool:
+    """Delete the oldest chunks and runs, so that what is left is within the limits; True when
+    there were any."""
+    number, total = connection.execute(
+        f"SELECT (SELECT count(*) FROM run), (SELECT total(items) FROM ({_ITEMS_OF_RUNS}))"
+    ).fetchone()
+    if number <= MOST_RUNS and total <= MOST_ITEMS:
+        return False
     for (run_id,) in connection.execute(
         "SELECT id FROM run ORDER BY id DESC LIMIT -1 OFFSET ?", (MOST_RUNS,)
     ).fetchall():
         _delete_run(connection, run_id)
-    # An item that was spawned shares its seq, so rows count too: one item is at least as many
-    # rows as there are stages.
-    runs = connection.execute(
-        "SELECT id, max(last_seq - first_seq + 1,"
-        " kept / max(1, (SELECT count(*) FROM stage WHERE stage.run = run.id)))"
-        " FROM run WHERE kept > 0 ORDER BY id"
-    ).fetchall()
+    runs = connection.execute(_ITEMS_OF_RUNS).fetchall()
     total = sum(items for _, items in runs)
-    if total <= MOST_ITEMS:
-        return
-    excess = total - int(KEEP * MOST_ITEMS)
-    for run_id, items in runs:
-        if items > excess or run_id == runs[-1][0]:
-            _delete_oldest(connection, run_id, min(1.0, excess / items))
-            return
-        _delete_run(connection, run_id)
-        excess -= items
-        if excess <= 0:
-            return
+    if total > MOST_ITEMS:
+        _delete_items(connection, runs, total - int(KEEP * MOST_ITEMS))
+    return True
 
 
 def give_space_back(connection: sqlite3.Connection) -> None:
@@ -120,29 +89,27 @@ def give_space_back(connection: sqlite3.Connection) -> None:
         connection.executescript("PRAGMA incremental_vacuum")
 
 
-def _registered(connection: sqlite3.Connection, recording: Recording) -> tuple[int, int]:
-    """The row of the run and of its first stage. Looked up each time: the rows of a run that
-    is still going may have been deleted by another process, or the whole file."""
+def _registered(
+    connection: sqlite3.Connection, recording: Recording
+) -> tuple[int, tuple[int, Chunk] | None]:
+    """The run's row, and what is known of its last chunk. Looked up each time: the rows of a
+    run that is still going may have been deleted by another process, or the whole file."""
     run = recording.run
     row = connection.execute("SELECT id FROM run WHERE uid = ?", (run.id,)).fetchone()
-    if row is None:
-        run_id = connection.execute(
-            "INSERT INTO run (uid, started_at, executor, feeders) VALUES (?, ?, ?, ?)",
-            (run.id, run.started_at, _storable(run.executor), _feeders(run)),
-        ).lastrowid
-        connection.executemany(
-            "INSERT INTO stage (run, position, path, name, workers) VALUES (?, ?, ?, ?, ?)",
-            [
-                (run_id, position, scope_of(path), _storable("__".join(path)), workers)
-                for position, (path, workers) in enumerate(
-                    zip(run.stages, run.workers, strict=True)
-                )
-            ],
-        )
-    else:
-        run_id = row[0]
-    first = connection.execute("SELECT min(id) FROM stage WHERE run = ?", (run_id,)).fetchone()
-    return int(run_id or 0), int(first[0] or 0)
+    if row is not None:
+        return row[0], recording.open
+    run_id = connection.execute(
+        "INSERT INTO run (uid, started_at, executor, feeders) VALUES (?, ?, ?, ?)",
+        (run.id, run.started_at, _storable(run.executor), _feeders(run)),
+    ).lastrowid
+    connection.executemany(
+        "INSERT INTO stage (run, position, path, name, workers) VALUES (?, ?, ?, ?, ?)",
+        [
+            (run_id, position, scope_of(path), _storable("__".join(path)), workers)
+            for position, (path, workers) in enumerate(zip(run.stages, run.workers, strict=True))
+        ],
+    )
+    return int(run_id or 0), None
 
 
 def _feeders(run: RunInfo) -> str | None:
@@ -150,24 +117,35 @@ def _feeders(run: RunInfo) -> str | None:
     return None if tuple(feeders_of(run)) == in_a_row else json.dumps(run.feeders)
 
 
-def _store_spans(
-    connection: sqlite3.Connection, spans: Sequence[Span], first_stage: int, origin: int
-) -> None:
-    done = 0
-    while done < len(spans):
-        left = len(spans) - done
-        size = next((size for size in _SIZES if size >= left), _SIZES[-1])
-        some = spans[done : done + size]
-        values = [first_stage, origin, *chain.from_iterable(some)]
-        values += _NO_SPAN * (size - len(some))
-        connection.execute(_INSERT_SPANS[size], values)
-        done += size
+def _store_chunk(
+    connection: sqlite3.Connection, run_id: int, last: tuple[int, Chunk] | None, chunk: Chunk
+) -> tuple[int, Chunk] | None:
+    """Insert a chunk, or put it to the last one when both are small: a slow pipeline would
+    else fill the file with the layouts of chunks that hold next to nothing."""
+    if last is not None and _is_small(chunk):
+        row, before = last
+        both = merged(before, chunk)
+        if connection.execute(
+            "UPDATE chunk SET spans = ?, ended = ?, layout = ?, data = ? WHERE id = ? AND run = ?",
+            (both.spans, both.ended, *to_row(both), row, run_id),
+        ).rowcount:
+            return (row, both) if _is_small(both) else None
+    new = connection.execute(
+        "INSERT INTO chunk (run, spans, ended, first_seq, layout, data) VALUES (?, ?, ?, ?, ?, ?)",
+        (run_id, chunk.spans, chunk.ended, chunk.first_seq, *to_row(chunk)),
+    ).lastrowid
+    return (int(new or 0), chunk) if _is_small(chunk) else None
+
+
+def _is_small(chunk: Chunk) -> bool:
+    return chunk.spans + chunk.ended < SMALL
 
 
 def _insert(
     connection: sqlite3.Connection, insert: str, rows: Sequence[tuple[int | str, ...]]
 ) -> None:
-    """Insert few rows, many at a time for the reason given at _SIZES."""
+    """Insert few rows, many at a time: executemany() gives the interpreter lock back once per
+    row, and waits up to 5 ms for it each time while some stage computes."""
     for begin in range(0, len(rows), 128):
         some = rows[begin : begin + 128]
         places = f"({','.join('?' * len(some[0]))})"
@@ -176,10 +154,11 @@ def _insert(
         )
 
 
-def _store_counters(connection: sqlite3.Connection, run_id: int, recording: Recording) -> None:
-    counters = [(run_id, scope, name, value) for (scope, name), value in recording.totals.items()]
-    lost = recording.recorder_lost + recording.all_lost
-    counters.append((run_id, "", "lost", lost))
+def _store_counters(
+    connection: sqlite3.Connection, run_id: int, recording: Recording, batch: Batch
+) -> None:
+    counters = [(run_id, scope, name, value) for (scope, name), value in batch.totals.items()]
+    counters.append((run_id, "", "lost", batch.lost))
     if recording.statistics is not None:
         paths = ("", *(scope_of(path) for path in recording.run.stages))
         ledgers: list[Statistics | StageStatistics] = [recording.statistics]
@@ -198,49 +177,57 @@ def _bins(ledger: Statistics | StageStatistics) -> Iterator[tuple[str, int]]:
             yield from ((f"{field.name} ({reason})", count) for reason, count in value.items())
 
 
+def _delete_items(
+    connection: sqlite3.Connection, runs: Sequence[tuple[int, int]], excess: int
+) -> None:
+    """Delete that many items, the oldest first."""
+    for run_id, items in runs:
+        if items > excess or run_id == runs[-1][0]:
+            _delete_oldest(connection, run_id, items - excess)
+            return
+        _delete_run(connection, run_id)
+        excess -= items
+        if excess <= 0:
+            return
+
+
 def _delete_run(connection: sqlite3.Connection, run_id: int) -> None:
-    _delete_oldest(connection, run_id, 1.0)
-    for table, column in (("counter", "run"), ("stage", "run"), ("run", "id")):
+    connection.execute(
+        "DELETE FROM old_span WHERE rowid BETWEEN (SELECT first_span FROM run WHERE id = :run)"
+        " AND (SELECT last_span FROM run WHERE id = :run)"
+        " AND stage IN (SELECT id FROM stage WHERE run = :run)",
+        {"run": run_id},
+    )
+    for table, column in (
+        ("old_item", "run"), ("chunk", "run"), ("counter", "run"), ("stage", "run"), ("run", "id"),
+    ):  # fmt: skip
         connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (run_id,))
 
 
-def _delete_oldest(connection: sqlite3.Connection, run_id: int, share: float) -> None:
-    """Delete that share of a run's rows, in the order in which they were written."""
-    first, last, kept, first_seq, last_seq = connection.execute(
-        "SELECT first_span, last_span, kept, first_seq, last_seq FROM run WHERE id = ?", (run_id,)
-    ).fetchone()
-    if first_seq is None:
+def _delete_oldest(connection: sqlite3.Connection, run_id: int, leave: int) -> None:
+    """Delete a run's oldest chunks, so that at most so many items are left. The latest one,
+    which may be of an item that was late by any number, stays; rows of an earlier version go
+    as a whole."""
+    chunks = connection.execute(
+        "SELECT id, spans + ended, first_seq FROM chunk WHERE run = ? ORDER BY id DESC", (run_id,)
+    ).fetchall()
+    if not chunks:
+        _delete_run(connection, run_id)
         return
-    first_seq = min(last_seq, first_seq + int(share * (last_seq - first_seq + 1)))
-    if first is not None:
-        stages = connection.execute(
-            "SELECT min(id), max(id) FROM stage WHERE run = ?", (run_id,)
-        ).fetchone()
-        cut = first + ceil(share * (last - first + 1))
-        kept -= connection.execute(
-            "DELETE FROM span WHERE rowid >= ? AND rowid < ? AND stage BETWEEN ? AND ?",
-            (first, cut, *stages),
-        ).rowcount
-        # Later stages still write of older items: the lowest seq is among the next rows.
-        first_left, seq_left = connection.execute(
-            "SELECT min(id), min(seq) FROM (SELECT rowid AS id, seq FROM span WHERE rowid >= ?"
-            " AND rowid <= ? AND stage BETWEEN ? AND ? ORDER BY rowid LIMIT 5000)",
-            (cut, last, *stages),
-        ).fetchone()
-        first, first_seq = first_left, first_seq if seq_left is None else seq_left
-    kept -= connection.execute(
-        "DELETE FROM item WHERE run = :run AND rowid < (SELECT min(rowid) + :share * (max(rowid)"
-        " + 1 - min(rowid)) FROM item WHERE run = :run)",
-        {"run": run_id, "share": share},
-    ).rowcount
+    stages, last_seq = connection.execute(
+        "SELECT (SELECT count(*) FROM stage WHERE stage.run = run.id), last_seq FROM run"
+        " WHERE id = ?",
+        (run_id,),
+    ).fetchone()
+    oldest, kept, first_seq = chunks[0]
+    for row, records, seq in chunks[1:]:
+        if max(last_seq - seq + 1, (kept + records) // max(1, stages)) > leave:
+            break
+        oldest, kept, first_seq = row, kept + records, seq
+    connection.execute("DELETE FROM chunk WHERE run = ? AND id < ?", (run_id, oldest))
     connection.execute(
-        "UPDATE run SET first_span = ?, kept = ?, first_seq = ? WHERE id = ?",
-        (first, kept, first_seq, run_id),
+        "UPDATE run SET kept = ?, first_seq = ? WHERE id = ?", (kept, first_seq, run_id)
     )
-
-
-def _last_span(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT coalesce(max(rowid), 0) FROM span").fetchone()[0])
 
 
 def _storable(text: str) -> str:

@@ -17,64 +17,32 @@ import os
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from pystream_core import ItemEnd, RunInfo, Span, Statistics
+from pystream_core import Statistics
 
 from ._folder import DATABASE
+from ._recording import FLUSH_AT, Recording
 from ._schema import NewerSchemaError, migrate
 from ._store import give_space_back, store, trim
-from ._summary import Totals
 
 logger = logging.getLogger("PyStream")
 
 GATHER = 0.5  # seconds from a record to its flush; a collector adds at most 0.05
-FLUSH_AT = 20_000  # records that are flushed at once
-MOST_WAITING = 200_000  # records of one run that may wait for the disk
 BUSY_TIMEOUT = 0.25  # seconds to wait for another process's transaction
 LAST_BUSY_TIMEOUT = 0.7  # the same for a run that ends: there is no later attempt for its records
 LONGEST_PAUSE = 8.0  # seconds between attempts while the disk refuses
+_PRAGMAS = """
+    PRAGMA auto_vacuum = INCREMENTAL;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    -- Small write-ahead log: checkpoint every 2 MB, and cut it back afterwards.
+    PRAGMA wal_autocheckpoint = 500;
+    PRAGMA journal_size_limit = 1000000;
+"""
 _DAMAGE = ("file is not a database", "malformed", "database corruption", "file is encrypted")
-
-
-@dataclass(eq=False)
-class Recording:
-    """One run on its way to disk.
-
-    ``sent`` and ``refused`` are written by the collector's thread alone, all below them by
-    the writer's thread alone.
-    """
-
-    run: RunInfo
-    sent: int = 0
-    refused: int = 0
-    done: int = 0
-    lost: int = 0
-    spans: list[Span] = field(default_factory=list)
-    items: list[ItemEnd] = field(default_factory=list)
-    totals: Totals = field(default_factory=dict)
-    recorder_lost: int = 0
-    since: float | None = None
-    statistics: Statistics | None = None
-    closed: bool = False
-
-    @property
-    def all_lost(self) -> int:
-        """Records that did not get to the disk."""
-        return self.refused + self.lost
-
-
-@dataclass(frozen=True)
-class Records:
-    """A batch for the disk, and the run's totals up to it."""
-
-    recording: Recording
-    spans: list[Span]
-    items: list[ItemEnd]
-    totals: Totals
-    recorder_lost: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +54,7 @@ class Close:
     done: threading.Event
 
 
-Message: TypeAlias = Records | Close
+Message: TypeAlias = Recording | Close  # the former: some of its records wait
 
 _lock = threading.Lock()
 _writers: dict[str, Writer] = {}
@@ -129,27 +97,18 @@ class Writer:
         self._path = os.path.join(folder, DATABASE)
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._patience: float | None = None  # of the connection
         self._waiting: dict[Recording, None] = {}  # in order of their first waiting record
         self._pause = 0.0
         self._not_before = 0.0
         self._warned: set[str] = set()
-
-    def send(self, message: Records) -> None:
-        """Hand on a batch. Never blocks; too much waiting is refused and counted."""
-        recording = message.recording
-        number = len(message.spans) + len(message.items)
-        if recording.sent - recording.done > MOST_WAITING:
-            recording.refused += number
-            return
-        recording.sent += number
-        self.mailbox.put(message)
 
     def work(self) -> None:
         """What the thread does."""
         while True:
             try:
                 message = self.mailbox.get(timeout=self._until_due())
-                while isinstance(message, Records):
+                while isinstance(message, Recording):
                     # All that is there: the larger a transaction, the less each record costs.
                     self._gather(message)
                     message = self.mailbox.get_nowait()
@@ -168,12 +127,7 @@ class Writer:
             if last:
                 return
 
-    def _gather(self, message: Records) -> None:
-        recording = message.recording
-        recording.spans += message.spans
-        recording.items += message.items
-        recording.totals = message.totals
-        recording.recorder_lost = message.recorder_lost
+    def _gather(self, recording: Recording) -> None:
         if recording.since is None:
             recording.since = time.monotonic()
         self._waiting[recording] = None
@@ -181,12 +135,12 @@ class Writer:
     def _finish(self, close: Close) -> None:
         recording = close.recording
         recording.closed, recording.statistics = True, close.statistics
-        if recording.sent:  # a run without any record leaves no trace
+        if recording.collected:  # a run without any record leaves no trace
             self._waiting[recording] = None
         self._flush(LAST_BUSY_TIMEOUT)
         if recording in self._waiting:
             del self._waiting[recording]
-            self._lose(recording)
+            recording.forget()
 
     def _until_due(self) -> float | None:
         if not self._waiting:
@@ -195,7 +149,7 @@ class Writer:
         return max(0.0, max(oldest + GATHER, self._not_before) - time.monotonic())
 
     def _due(self) -> bool:
-        gathered = sum(len(each.spans) + len(each.items) for each in self._waiting)
+        gathered = sum(recording.waiting for recording in self._waiting)
         return (gathered >= FLUSH_AT and time.monotonic() >= self._not_before) or (
             self._until_due() == 0.0
         )
@@ -206,28 +160,12 @@ class Writer:
             return
         if self._write_repaired(patience):
             for recording in self._waiting:
-                recording.done += len(recording.spans) + len(recording.items)
-                self._empty(recording)
+                recording.since = None
             self._waiting.clear()
             self._pause = self._not_before = 0.0
-            self._give_space_back()
             return
         self._pause = min(max(GATHER, 2 * self._pause), LONGEST_PAUSE)
         self._not_before = time.monotonic() + self._pause
-        for recording in tuple(self._waiting):
-            if len(recording.spans) + len(recording.items) > MOST_WAITING:
-                self._lose(recording)
-                del self._waiting[recording]
-
-    def _lose(self, recording: Recording) -> None:
-        number = len(recording.spans) + len(recording.items)
-        recording.lost += number
-        recording.done += number
-        self._empty(recording)
-
-    def _empty(self, recording: Recording) -> None:
-        # New lists: half a second of records would else stay allocated.
-        recording.spans, recording.items, recording.since = [], [], None
 
     def _write_repaired(self, patience: float) -> bool:
         """Write; when the file proves damaged, move it aside and write once more."""
@@ -257,18 +195,29 @@ class Writer:
         return False
 
     def _write(self, patience: float) -> None:
+        # Each statement gives the interpreter lock back and asks for it again, for which a
+        # computing stage may let it wait and is interrupted: hence as few as possible.
+        # First of all packed: records take less room so, should the disk not be ready.
+        batches = {recording: recording.batch() for recording in self._waiting}
         connection = self._connected(patience)
-        connection.execute(f"PRAGMA busy_timeout = {int(1000 * patience)}")
+        if patience != self._patience:
+            connection.execute(f"PRAGMA busy_timeout = {int(1000 * patience)}")
+            self._patience = patience
         connection.execute("BEGIN IMMEDIATE")
-        for recording in self._waiting:
-            store(connection, recording)
-        trim(connection)
+        opened = {
+            recording: store(connection, recording, batch) for recording, batch in batches.items()
+        }
+        trimmed = trim(connection)
         connection.execute("COMMIT")
+        for recording, batch in batches.items():
+            recording.open = opened[recording]
+            recording.written(batch)
+        if trimmed:
+            self._give_space_back(connection)
 
-    def _give_space_back(self) -> None:
+    def _give_space_back(self, connection: sqlite3.Connection) -> None:
         try:
-            if self._connection is not None:
-                give_space_back(self._connection)
+            give_space_back(connection)
         except sqlite3.Error:
             # What was recorded is safe; the next flush meets the same refusal and names it.
             self._close_connection()
@@ -291,12 +240,7 @@ class Writer:
                 self._path, timeout=patience, isolation_level=None, check_same_thread=False
             )
             try:
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                # Small write-ahead log: checkpoint every 2 MB, and cut it back afterwards.
-                connection.execute("PRAGMA wal_autocheckpoint = 500")
-                connection.execute("PRAGMA journal_size_limit = 1000000")
+                connection.executescript(_PRAGMAS)
                 migrate(connection)
             except BaseException as error:
                 connection.close()
@@ -307,6 +251,7 @@ class Writer:
                 time.sleep(0.01)
                 continue
             self._connection, self._inode = connection, _inode(self._path)
+            self._patience = None
             return connection
 
     def _roll_back(self, error: Exception) -> None:

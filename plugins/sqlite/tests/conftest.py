@@ -35,13 +35,14 @@ class Recorded:
         self.profiler = pystream_sqlite.SQLiteProfiler()
         self.profiler.opened(self.run)
         self.seq = 0
+        self.gap = 50_000  # ns from an item to the next one
 
     def records(self, items):
         """The records of that many items: 1 ms queue and 2 ms service in every stage."""
         spans, ends = [], []
         origin = self.run.started_ns
         for seq in range(self.seq, self.seq + items):
-            admitted = now = origin + seq * 50_000
+            admitted = now = origin + seq * self.gap
             for stage in range(len(self.paths)):
                 spans.append((stage, seq, 0, now, now + 1_000_000, now + 3_000_000, "emitted"))
                 now += 3_000_000
@@ -59,8 +60,7 @@ class Recorded:
 
     def wait_until_written(self, within=5.0):
         """Until all that was collected is on disk or lost."""
-        recording = self.profiler._recording
-        return wait_until(lambda: recording.done == recording.sent, within)
+        return wait_until(lambda: not self.profiler._recording.waiting, within)
 
 
 def wait_until(condition, within=5.0):

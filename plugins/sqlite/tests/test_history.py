@@ -2,11 +2,12 @@
 
 import random
 import sqlite3
+from collections import Counter
 from contextlib import closing
 
 import pystream_sqlite
 import pytest
-from pystream_sqlite import _schema, _store, _writer
+from pystream_sqlite import _chunk, _recording, _schema, _store, _writer
 
 from pystream_core import SKIP, Pipeline, PlanError, Stage, StageStatistics, Statistics
 
@@ -108,6 +109,17 @@ def test_figures_read_back_agree_to_the_microsecond(recorded):
             assert mine == pytest.approx(theirs, abs=2.1e-6)
 
 
+def test_recorded_spans_are_named_by_the_beginning_of_an_id(recorded):
+    recorded(2, run_id="abc").collect(3).close()
+    recorded(2, run_id="abd").collect(1).close()
+    spans = pystream_sqlite.recorded_spans("abc")
+    assert next(spans) == (0, 0, 0, 0, 1_000_000, 3_000_000, "emitted")
+    assert sum(1 for _ in spans) == 5
+    for wrong, message in (("ab", "several"), ("x", "there are: abc, abd"), (None, "give the id")):
+        with pytest.raises(PlanError, match=message):
+            pystream_sqlite.recorded_spans(wrong)  # at once, not with the first span
+
+
 def test_spawned_items_read_back_have_their_own_latencies(recorded):
     run = recorded(2, run_id="r")
     origin = run.run.started_ns
@@ -151,58 +163,107 @@ def test_a_run_that_was_deleted_while_it_goes_on_comes_again(recorded, folder, h
     run.collect(5).close()
     assert pystream_sqlite.recorded_runs()[-1].id == "old"
     assert pystream_sqlite.read_profile("old").stages["MainPipeline__Stage_1"].calls == 10
+    assert [span[1] for span in pystream_sqlite.recorded_spans("old")] == [5, 6, 7, 8, 9]
     assert helpers.query(
-        folder, "SELECT count(*) FROM span WHERE stage NOT IN (SELECT id FROM stage)"
+        folder, "SELECT count(*) FROM chunk WHERE run NOT IN (SELECT id FROM run)"
     ) == [(0,)]
 
 
-def test_the_oldest_items_of_all_runs_go_first(recorded, folder, monkeypatch, helpers):
+@pytest.fixture
+def chunks_of(monkeypatch):
+    """Sets the number of records in a chunk, so that few items fill several."""
+
+    def set_(records):
+        monkeypatch.setattr(_recording, "LARGEST", records)
+        monkeypatch.setattr(_store, "SMALL", 1)
+
+    return set_
+
+
+def stored_items():
+    """The seqs on disk, by run."""
+    return {
+        run.id: sorted({span[1] for span in pystream_sqlite.recorded_spans(run.id)})
+        for run in pystream_sqlite.recorded_runs()
+    }
+
+
+def test_the_oldest_items_of_all_runs_go_first(recorded, monkeypatch, chunks_of):
     monkeypatch.setattr(_store, "MOST_ITEMS", 1000)
+    chunks_of(90)  # 30 items of two stages
     for number in range(4):
         recorded(2, run_id=f"run-{number}").collect(400).close()
-        distinct = "SELECT count(*) FROM (SELECT DISTINCT stage, seq FROM span WHERE stage % 2)"
-        assert helpers.query(folder, distinct)[0][0] <= 1000
-    runs = dict(helpers.query(folder, "SELECT uid, kept FROM run ORDER BY id"))
-    assert runs["run-3"] == runs["run-2"] == 800
-    assert runs.get("run-1", 0) < 800
+        assert sum(map(len, stored_items().values())) <= 1000
+    items = stored_items()
+    assert items["run-3"] == items["run-2"] == list(range(400))
+    assert items["run-1"] == list(range(400 - len(items["run-1"]), 400))
+    assert 870 <= sum(map(len, items.values())) <= 1000
     assert pystream_sqlite.read_profile("run-3").pipelines["MainPipeline"].items == 400
 
 
-def test_a_run_larger_than_the_limit_loses_its_oldest_rows(recorded, folder, monkeypatch, helpers):
+def test_a_run_larger_than_the_limit_loses_its_oldest_items(recorded, monkeypatch, chunks_of):
     monkeypatch.setattr(_store, "MOST_ITEMS", 1000)
-    monkeypatch.setattr(_writer, "FLUSH_AT", 100)
+    chunks_of(90)
     run = recorded(2, run_id="r")
     for _ in range(10):
         run.collect(300)
         run.wait_until_written()
+        assert len(stored_items()["r"]) <= 1000
     run.close()
-    ((first, last, number),) = helpers.query(
-        folder, "SELECT min(seq), max(seq), count(DISTINCT seq) FROM span"
-    )
-    assert last == 2999
-    assert 800 <= number <= 1000
-    assert first >= 2000
+    items = stored_items()["r"]
+    assert items == list(range(3000 - len(items), 3000))
+    assert 800 <= len(items) <= 1000
     profile = pystream_sqlite.read_profile("r")
     assert profile.stages == run.profiler.summarize().stages
     assert profile.pipelines["MainPipeline"].items == 3000
 
 
 def test_items_that_never_met_a_stage_and_spawned_ones_are_bounded_too(
-    recorded, folder, monkeypatch, helpers
+    recorded, folder, monkeypatch, helpers, chunks_of
 ):
     monkeypatch.setattr(_store, "MOST_ITEMS", 100)
+    chunks_of(10)
     run = recorded(1)
     now = run.run.started_ns
     run.profiler.collect([], [(seq, 0, now, now + 1, "dropped") for seq in range(500)])
     run.close()
-    assert helpers.query(folder, "SELECT count(*), max(seq) FROM item") == [(90, 499)]
+    rows = helpers.query(folder, "SELECT layout, data FROM chunk ORDER BY id")
+    ended = [item for row in rows for item in _chunk.ended_in(_chunk.from_row(*row))]
+    assert ended == [(seq, 0, 0, 1, "dropped") for seq in range(410, 500)]
     run = recorded(1)
     run.profiler.collect([(0, 0, sub, now, now, now + 1, "emitted") for sub in range(500)], [])
     run.profiler.collect([], [(0, sub, now, now, "failed") for sub in range(500)])
     run.close()
-    ((spans,),) = helpers.query(folder, "SELECT count(*) FROM span")
-    ((items,),) = helpers.query(folder, "SELECT count(*) FROM item")
-    assert spans + items <= 100
+    ((records,),) = helpers.query(folder, "SELECT sum(spans + ended) FROM chunk")
+    assert 80 <= records <= 100
+
+
+def test_a_late_item_costs_no_history(recorded):
+    """One that took as long as 200,000 others: it counts when it comes, as one."""
+    run = recorded(1, run_id="r")
+    now = run.run.started_ns
+    seqs = [*range(200_000, 200_100), 3, *range(200_100, 200_200)]
+    for begin in range(0, len(seqs), 10):
+        run.profiler.collect(
+            [(0, seq, 0, now, now, now + 1, "emitted") for seq in seqs[begin : begin + 10]], []
+        )
+    run.close()
+    assert [span[1] for span in pystream_sqlite.recorded_spans("r")] == seqs
+
+
+def test_a_slow_pipeline_takes_no_more_space_than_a_quick_one(recorded, folder, monkeypatch):
+    """One item at each flush, a second after the one before: small chunks are put together."""
+    monkeypatch.setattr(_recording, "FLUSH_AT", 1)
+    monkeypatch.setattr(_writer, "FLUSH_AT", 1)
+    run = recorded(5, run_id="r")
+    run.gap = 10**9
+    for _ in range(700):
+        run.collect(1)
+        run.wait_until_written()
+    run.close()
+    assert size(folder) - 16 * 4096 <= 700 * 130  # but for the pages that tables begin with
+    assert stored_items()["r"] == list(range(700))
+    assert pystream_sqlite.read_profile("r") == run.profiler.summarize()
 
 
 def test_an_item_of_five_stages_takes_at_most_130_bytes(recorded, folder):
@@ -231,7 +292,7 @@ def test_a_million_items_take_at_most_twenty_megabytes(recorded, folder, helpers
     for _ in range(500):
         run.collect(2000)
         recording = run.profiler._recording
-        assert helpers.wait_until(lambda r=recording: r.sent - r.done < 50_000, 20)
+        assert helpers.wait_until(lambda r=recording: r.waiting < 50_000, 20)
         if folder.exists():
             largest = max(largest, size(folder))
     run.close()
@@ -283,7 +344,7 @@ def test_a_run_in_a_row_stores_no_feeders(recorded, folder, helpers):
 
 
 def test_calls_that_absorbed_an_item_are_read_back_as_such(folder, helpers):
-    """Their tag is one of its own, and the list that they give out has none."""
+    """Their outcome is one of its own, and the list that they give out has none."""
 
     class Pairs(Stage):
         def setup(self):
@@ -306,11 +367,12 @@ def test_calls_that_absorbed_an_item_are_read_back_as_such(folder, helpers):
     with pipeline.parallelize():
         assert list(pipeline.stream(range(5))) == [2, 2, 1]
         live = pipeline.profile()
-    tags = helpers.query(folder, "SELECT tag % 8, count(*) FROM span GROUP BY 1 ORDER BY 1")
-    assert tags == [(_schema.OUTCOMES.index("emitted"), 3), (_schema.OUTCOMES.index("absorbed"), 5)]
-    bins = helpers.query(folder, "SELECT bin, count(*) FROM item GROUP BY bin")
-    assert bins == [("absorbed", 5)]
     (run,) = pystream_sqlite.recorded_runs()
+    outcomes = Counter(span[6] for span in pystream_sqlite.recorded_spans(run.id))
+    assert outcomes == {"emitted": 3, "absorbed": 5}
+    rows = helpers.query(folder, "SELECT layout, data FROM chunk")
+    ended = [item for row in rows for item in _chunk.ended_in(_chunk.from_row(*row))]
+    assert [(bin_, seq) for seq, _, _, _, bin_ in ended] == [("absorbed", s) for s in range(5)]
     read = pystream_sqlite.read_profile(run.id)
     assert {name: each.calls for name, each in read.stages.items()} == {
         name: each.calls for name, each in live.stages.items()
@@ -318,17 +380,72 @@ def test_calls_that_absorbed_an_item_are_read_back_as_such(folder, helpers):
     assert read.pipelines["MainPipeline"].items == 3
 
 
-def test_a_file_of_the_version_before_is_read_and_then_brought_up_to_date(
+# Two items of two stages as versions 1 and 2 stored them: the second one was filtered.
+OLD_ROWS = """
+INSERT INTO run (id, uid, started_at, executor, finished, duration, kept, first_span, last_span,
+    first_seq, last_seq) VALUES (7, 'old', 12.5, 'serial', 1, 9000, 4, 1, 3, 0, 1);
+INSERT INTO stage VALUES (11, 7, 0, '["MainPipeline", "A"]', 'MainPipeline__A', 1);
+INSERT INTO stage VALUES (12, 7, 1, '["MainPipeline", "B"]', 'MainPipeline__B', 1);
+INSERT INTO span VALUES (11, 0, 1000, 1000, 2000, 0);
+INSERT INTO span VALUES (12, 0, 500, 3500, 4000, 0);
+INSERT INTO span VALUES (11, 1, 0, 5000, 2500, 1);
+INSERT INTO item VALUES (7, 1, 0, 5000, 7500, 'filtered');
+INSERT INTO counter VALUES (7, '["MainPipeline"]', 'items', 1);
+INSERT INTO counter VALUES (7, '["MainPipeline"]', 'latency_ns', 7500000);
+INSERT INTO counter VALUES (7, '["MainPipeline", "A"]', 'calls', 2);
+INSERT INTO counter VALUES (7, '["MainPipeline", "A"]', 'service_ns', 4500000);
+INSERT INTO counter VALUES (7, '["MainPipeline", "B"]', 'calls', 1);
+"""
+OLD_SPANS = [
+    (0, 0, 0, 0, 1_000_000, 3_000_000, "emitted"),
+    (0, 1, 0, 5_000_000, 5_000_000, 7_500_000, "filtered"),
+    (1, 0, 0, 3_000_000, 3_500_000, 7_500_000, "emitted"),
+]
+
+
+@pytest.fixture(params=[1, 2])
+def old_file(request, folder):
+    """A database as an earlier version left it."""
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "profiles.sqlite")) as other:
+        for migration in _schema.MIGRATIONS[: request.param]:
+            migration(other)
+        other.executescript(f"PRAGMA user_version = {request.param}; {OLD_ROWS}")
+
+
+def check_old_run():
+    run = pystream_sqlite.recorded_runs()[0]
+    assert (run.id, run.items, run.duration, run.finished) == ("old", 1, 0.009, True)
+    assert sorted(pystream_sqlite.recorded_spans("old")) == OLD_SPANS
+    profile = pystream_sqlite.read_profile("old")
+    assert profile.stages["MainPipeline__A"].calls == 2
+    assert profile.stages["MainPipeline__A"].service.p99 == 2.5e-3
+    assert profile.pipelines["MainPipeline"].latency.p50 == 7.5e-3
+
+
+@pytest.mark.usefixtures("old_file")
+def test_a_file_of_an_earlier_version_is_read_before_and_after_it_is_brought_up_to_date(
     recorded, folder, helpers
 ):
-    """Its runs are taken as stages in a row, as all were then."""
-    recorded(2, run_id="now").collect(3).close()
-    with closing(sqlite3.connect(folder / "profiles.sqlite")) as other:
-        other.execute("ALTER TABLE run DROP COLUMN feeders")
-        other.execute("PRAGMA user_version = 1")
-        other.commit()
-    assert pystream_sqlite.read_profile("now").pipelines["MainPipeline"].items == 3
+    """Its runs are taken as stages in a row, as all were in version 1."""
+    check_old_run()
     recorded(2, run_id="later").collect(4).close()
     assert helpers.query(folder, "PRAGMA user_version") == [(len(_schema.MIGRATIONS),)]
-    for name, items in (("now", 3), ("later", 4)):
-        assert pystream_sqlite.read_profile(name).pipelines["MainPipeline"].items == items
+    check_old_run()
+    assert pystream_sqlite.read_profile("later").pipelines["MainPipeline"].items == 4
+
+
+@pytest.mark.usefixtures("old_file")
+@pytest.mark.parametrize("limit", ["runs", "items"])
+def test_runs_of_an_earlier_version_go_first(recorded, folder, helpers, monkeypatch, limit):
+    """With their rows, by either limit."""
+    if limit == "runs":
+        monkeypatch.setattr(_store, "MOST_RUNS", 1)
+    else:
+        monkeypatch.setattr(_store, "MOST_ITEMS", 5)
+    recorded(2, run_id="new").collect(5).close()
+    assert [run.id for run in pystream_sqlite.recorded_runs()] == ["new"]
+    assert stored_items() == {"new": list(range(5))}
+    for table in ("old_span", "old_item", "counter", "stage", "chunk"):
+        column = {"old_span": "stage > 10", "stage": "id IN (11, 12)"}.get(table, "run = 7")
+        assert helpers.query(folder, f"SELECT count(*) FROM {table} WHERE {column}") == [(0,)]

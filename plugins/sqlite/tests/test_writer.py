@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pystream_sqlite
 import pytest
-from pystream_sqlite import _schema, _store, _writer
+from pystream_sqlite import _chunk, _recording, _schema, _store, _writer
 
 from pystream_core import Profile, Statistics
 
@@ -44,7 +44,7 @@ def test_the_last_records_before_a_pause_are_flushed_within_a_second(recorded, f
     begin = time.monotonic()
     assert run.wait_until_written()
     assert time.monotonic() - begin < 1.0
-    assert helpers.query(folder, "SELECT count(*) FROM span") == [(15,)]
+    assert helpers.query(folder, "SELECT sum(spans) FROM chunk") == [(15,)]
 
 
 def test_many_records_are_flushed_at_once(recorded, monkeypatch):
@@ -52,17 +52,21 @@ def test_many_records_are_flushed_at_once(recorded, monkeypatch):
     assert recorded().collect(5000).wait_until_written(within=5.0)
 
 
-def test_rows_hold_whole_microseconds_from_the_start(recorded, folder, helpers):
-    run = recorded(2)
+def test_what_is_stored_is_what_was_collected_since_the_start(recorded, folder, helpers):
+    """To the nanosecond; of items, only those that did not complete."""
+    run = recorded(2, run_id="r")
     spans, items = run.records(2)
     run.profiler.collect(spans[:3], [items[0], (1, 0, spans[2][3], spans[2][5], "filtered")])
     run.close()
-    assert helpers.query(folder, "SELECT stage, seq, queued, start, service, tag FROM span") == [
-        (1, 0, 1000, 1000, 2000, 0),
-        (2, 0, 1000, 4000, 2000, 0),
-        (1, 1, 1000, 1050, 2000, 0),
+    assert list(pystream_sqlite.recorded_spans("r")) == [
+        (0, 0, 0, 0, 1_000_000, 3_000_000, "emitted"),
+        (0, 1, 0, 50_000, 1_050_000, 3_050_000, "emitted"),
+        (1, 0, 0, 3_000_000, 4_000_000, 6_000_000, "emitted"),
     ]
-    assert helpers.query(folder, "SELECT * FROM item") == [(1, 1, 0, 50, 3050, "filtered")]
+    ((layout, data),) = helpers.query(folder, "SELECT layout, data FROM chunk")
+    ended = _chunk.ended_in(_chunk.from_row(layout, data))
+    assert list(ended) == [(1, 0, 50_000, 3_050_000, "filtered")]
+    assert helpers.query(folder, "SELECT spans, ended FROM chunk") == [(3, 1)]
     assert helpers.query(folder, "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -151,17 +155,59 @@ def test_what_waits_for_a_lock_is_written_when_it_is_gone(recorded, folder, help
 
 
 def test_a_disk_that_refuses_for_long_bounds_what_waits(recorded, folder, monkeypatch):
-    monkeypatch.setattr(_writer, "MOST_WAITING", 100)
-    monkeypatch.setattr(_writer, "FLUSH_AT", 10)
+    monkeypatch.setattr(_recording, "MOST_WAITING", 400)
+    monkeypatch.setattr(_recording, "LARGEST", 50)
+    monkeypatch.setattr(_recording, "MOST_UNPACKED", 200)
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder should be")
     run = recorded()
     for _ in range(20):
         run.collect(30)
-    recording = run.profiler._recording
-    assert recording.sent - recording.done <= 100 + 30 * 6
+        assert run.profiler._recording.waiting <= 400 + 200
     run.close()
+    assert run.profiler._recording.waiting == 0
     assert figures_are_there(run).lost == 600 * 6
+
+
+def test_unpacked_records_are_bounded_without_a_writer_that_packs(recorded, monkeypatch):
+    """A batch of whatever size: the oldest are packed by who collects, in their order."""
+    monkeypatch.setattr(_recording, "MOST_UNPACKED", 500)
+    monkeypatch.setattr(_writer, "GATHER", 60.0)
+    run = recorded(1, run_id="r")
+    for items in [3] * 50 + [300, 5, 400, 7]:
+        run.collect(items)
+        assert run.profiler._recording._unpacked < 500
+    run.close()
+    assert [span[1] for span in pystream_sqlite.recorded_spans("r")] == list(range(862))
+
+
+def test_a_burst_is_stored_as_a_whole(recorded, folder):
+    """500,000 calls that come faster than a flush is due, while the disk is not ready."""
+    run = recorded(5, run_id="r")
+    folder.write_text("a file where the folder should be, as yet")
+    for _ in range(5):
+        run.collect(20_000)
+    folder.unlink()
+    assert run.profiler._recording.waiting == 600_000
+    assert run.wait_until_written()
+    run.close()
+    assert run.profiler.summarize().lost == 0
+    assert sum(1 for _ in pystream_sqlite.recorded_spans("r")) == 500_000
+
+
+def test_what_waits_for_the_disk_takes_little_memory(recorded, folder):
+    """Records wait packed: what may wait at most takes some 20 MB."""
+    folder.write_text("a file where the folder should be")
+    run = recorded(5)
+    run.collect(10_000)
+    chunks = run.profiler._recording.batch().chunks
+    held = sum(
+        sys.getsizeof(column.data)
+        for chunk in chunks
+        for section in chunk.sections
+        for column in section.columns
+    )
+    assert held / 60_000 * _recording.MOST_WAITING <= 20_000_000
 
 
 def test_a_file_in_place_of_the_folder_is_one_warning(recorded, folder, caplog, helpers):
@@ -181,7 +227,7 @@ def test_a_folder_that_vanishes_is_made_again(recorded, folder, caplog, helpers)
     run.collect().close()
     (warning,) = helpers.warnings_in(caplog)
     assert "begins a new one" in warning
-    assert helpers.query(folder, "SELECT count(*) FROM span") == [(50,)]
+    assert helpers.query(folder, "SELECT sum(spans) FROM chunk") == [(50,)]
     assert pystream_sqlite.read_profile("r").stages["MainPipeline__Stage_1"].calls == 20
 
 
@@ -385,7 +431,7 @@ spans = [(0, s, 0, s, s + 1000, s + 2000, "emitted") for s in range(100)]
 profiler = pystream_sqlite.SQLiteProfiler()
 profiler.opened(run("parent"))
 profiler.collect(spans, [])
-while profiler._recording.done < 100:
+while profiler._recording.waiting:
     pass
 profiler.collect(spans, [])
 child = os.fork()

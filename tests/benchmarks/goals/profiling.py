@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ import pystreams
 from figures import Figure, Outcome
 from measuring import Settings, Stage, same, take_turns
 from original import original
+from pystream_sqlite import recorded_runs, recorded_spans
 
 STAGES = 5
 CALL = 100  # us: what a stage takes that is worth profiling
@@ -65,11 +65,9 @@ def _folder() -> Iterator[Path]:
 
 
 def _spans(folder: Path) -> int:
-    connection = sqlite3.connect(folder / "profiles.sqlite")
-    try:
-        return int(connection.execute("SELECT count(*) FROM span").fetchone()[0])
-    finally:
-        connection.close()
+    """How many are stored, read back one by one."""
+    runs = recorded_runs(folder)
+    return sum(1 for run in runs for _ in recorded_spans(run.id, folder))
 
 
 def cost(
