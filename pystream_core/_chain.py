@@ -24,7 +24,7 @@ class Chain:
         batches: there is a batching stage among them, so the chain has to be flushed.
         timed: one of those is to be flushed when an item has waited in it for too long.
         branches: the stages do not simply follow one another.
-        plain: every stage with its position, when none is a generator or minds how old items
+        plain: the stages, when none is a generator or minds how old items
             are, so that a caller may run them in a loop of its own and report what deviates
             to ``after``; else None. With an observer he records their calls as well.
     """
@@ -59,9 +59,9 @@ class Chain:
         self.expands = self.branches or any(step.expands for step in steps)
         self.batches = any(step.batches for step in steps)
         self.timed = any(step.waits_at_most for step in steps)
-        self.plain: tuple[tuple[int, Callable[[Any], Any]], ...] | None = None
+        self.plain: tuple[Callable[[Any], Any], ...] | None = None
         if not self.expands and not any(step.ages for step in steps):
-            self.plain = tuple(enumerate(step.stage for step in steps))
+            self.plain = tuple(step.stage for step in steps)
         self.call: Callable[[Envelope], bool] = steps[0].call if len(steps) == 1 else self._call_all
 
     def _call_all(self, envelope: Envelope) -> bool:

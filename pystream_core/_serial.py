@@ -6,6 +6,8 @@ import logging
 import threading
 from _thread import get_ident
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from operator import length_hint
 from queue import Empty
 from time import perf_counter_ns
 from typing import Any, TypeAlias
@@ -23,8 +25,8 @@ from .hookspecs import ExecutorSpec, hookimpl
 
 logger = logging.getLogger("PyStream")
 
-_Stages: TypeAlias = "tuple[tuple[int, Callable[[Any], Any]], ...]"
-_Bring: TypeAlias = "Callable[[Any, int], tuple[Any, int, BaseException | None, list[int]]]"
+_Stages: TypeAlias = "tuple[Callable[[Any], Any], ...]"
+_Bring: TypeAlias = "Callable[[Any, int], tuple[Any, bool, BaseException | None, list[int]]]"
 
 _IN_SOURCE = -1  # where a chain is while the source of a stream makes its next item
 
@@ -49,6 +51,8 @@ class SerialExecutor(Executor):
         self._started = False
         self._orphaned = False  # the closer gave up on a call: who makes it cleans up
         self._keep = False
+        # What is left of the plain stages for the item in hand. One store tells where it is.
+        self._steps: Iterator[Any] | None = None
 
     def start(self, run: Run) -> None:
         self._run = run
@@ -103,7 +107,6 @@ class SerialExecutor(Executor):
         run, chain, turn, output = self._run, self._chain, self._turn, self._run.output
         ledger, slot, waiters = run.ledger, output.slot, output.waiters
         bring = None if self._trace is None else self._recording(stages, self._trace)
-        all_stages = len(stages)
         take, give = turn.tokens.get_nowait, turn.tokens.put
 
         def push(item: Any, wanted: Callable[[], bool] | None = None) -> bool | None:
@@ -123,15 +126,13 @@ class SerialExecutor(Executor):
                 seq = ledger.admitted
                 ledger.admitted = seq + 1
                 raised: BaseException | None = None
-                position = 0
                 through = False
                 if bring is not None:
-                    item, position, raised, times = bring(item, seq)
-                    through = position == all_stages
+                    item, through, raised, times = bring(item, seq)
                 else:
+                    self._steps = steps = iter(stages)
                     try:
-                        for position, stage in stages:
-                            chain.position = position
+                        for stage in steps:
                             item = stage(item)
                             if item is SKIP or run.halted:
                                 break
@@ -153,12 +154,13 @@ class SerialExecutor(Executor):
                     envelope.admitted_ns, envelope.queued_ns = times[0], times[-1]
                 del item
                 try:
-                    for finished in chain.after(position, envelope, raised):
+                    for finished in chain.after(self._passed_to(), envelope, raised):
                         run.output(finished)
                 finally:
                     del raised  # else this frame and the exception hold each other
                 return True
             finally:
+                self._steps = None
                 turn.owner = None
                 give(None)
                 if turn.closed:
@@ -169,15 +171,28 @@ class SerialExecutor(Executor):
 
     def iterate(self, source: Iterable[Any]) -> Iterator[Any]:
         """Every result, lazily, in the caller's thread."""
+        stages, trace = self._chain.plain, self._trace
+        if stages is None:
+            return self._iterate_any(source)
+        if trace is not None:
+            return self._iterate_recorded(source, stages, trace)
+        return self._iterate_plain(source, stages)
+
+    @contextmanager
+    def _open_stream(self) -> Iterator[None]:
+        """Hold the turn as long as a stream is open."""
         self._take_turn(None)
         try:
             self._chain.position = _IN_SOURCE
-            stages, trace = self._chain.plain, self._trace
-            if stages is not None and trace is not None:
-                yield from self._iterate_recorded(source, stages, trace)
-            elif stages is not None:
-                yield from self._iterate_plain(source, stages)
-            else:
+            yield
+        finally:
+            self._steps = None
+            self._chain.position = 0
+            self._end_turn()
+
+    def _iterate_any(self, source: Iterable[Any]) -> Iterator[Any]:
+        with self._open_stream():
+            try:
                 for item in source:
                     if self._turn.closed:
                         raise self._run.refusal()
@@ -191,14 +206,11 @@ class SerialExecutor(Executor):
                     self._chain.position = _IN_SOURCE
                 if self._chain.batches:
                     yield from self._complete(self._flushed())
-        except BaseException as error:
-            if self._chain.batches:  # what waits belongs to this stream, not to the next one
-                left = isinstance(error, GeneratorExit)
-                self._forget_held("reader left" if left else "interrupted")
-            raise
-        finally:
-            self._chain.position = 0
-            self._end_turn()
+            except BaseException as error:
+                if self._chain.batches:  # what waits belongs to this stream, not to the next one
+                    left = isinstance(error, GeneratorExit)
+                    self._forget_held("reader left" if left else "interrupted")
+                raise
 
     def _forget_held(self, reason: str) -> None:
         run = self._run
@@ -218,40 +230,41 @@ class SerialExecutor(Executor):
         return self._joined(outputs) if self._joins else outputs
 
     def _iterate_plain(self, source: Iterable[Any], stages: _Stages) -> Iterator[Any]:
-        """The same for functions that nobody times: a bare loop, and one counter for the items
+        """For functions that nobody times: a bare loop, and one counter for the items
         that come through without an event. (Five trivial stages: about twice the bare loop's
         time, see docs/performance.md; with an envelope and a call for each stage it was nine
         times.)"""
         run, chain = self._run, self._chain
         ledger, turn = run.ledger, self._turn
-        for value in source:
-            if run.halted or turn.closed:
-                raise run.refusal()
-            seq = ledger.admitted
-            ledger.admitted = seq + 1
-            raised: BaseException | None = None
-            position = 0
-            through = False
-            try:
-                for position, stage in stages:
-                    chain.position = position
-                    value = stage(value)
-                    if value is SKIP or run.halted:
-                        break
-                else:
-                    through = True
-            except BaseException as error:
-                raised = error
-            if through:
-                ledger.passed += 1
-                chain.position = _IN_SOURCE
-                yield value
+        with self._open_stream():
+            for value in source:
+                if run.halted or turn.closed:
+                    raise run.refusal()
+                seq = ledger.admitted
+                ledger.admitted = seq + 1
+                raised: BaseException | None = None
+                through = False
+                self._steps = steps = iter(stages)
+                try:
+                    for stage in steps:
+                        value = stage(value)
+                        if value is SKIP or run.halted:
+                            break
+                    else:
+                        through = True
+                except BaseException as error:
+                    raised = error
+                if through:
+                    ledger.passed += 1
+                    self._steps = None
+                    yield value
+                    del value
+                    continue
+                envelope = Envelope(value, seq)
                 del value
-                continue
-            envelope = Envelope(value, seq)
-            del value
-            yield from self._complete(chain.after(position, envelope, raised))
-            chain.position = _IN_SOURCE
+                outputs = chain.after(self._passed_to(), envelope, raised)
+                yield from self._complete(outputs)
+                chain.position = _IN_SOURCE
 
     def _iterate_recorded(
         self, source: Iterable[Any], stages: _Stages, trace: Trace
@@ -260,59 +273,73 @@ class SerialExecutor(Executor):
         run, chain = self._run, self._chain
         ledger, turn = run.ledger, self._turn
         bring = self._recording(stages, trace)
-        all_stages = len(stages)
-        for value in source:
-            if run.halted or turn.closed:
-                raise run.refusal()
-            seq = ledger.admitted
-            ledger.admitted = seq + 1
-            value, position, raised, times = bring(value, seq)
-            if position == all_stages:
-                ledger.passed += 1
-                chain.position = _IN_SOURCE
-                yield value
+        with self._open_stream():
+            for value in source:
+                if run.halted or turn.closed:
+                    raise run.refusal()
+                seq = ledger.admitted
+                ledger.admitted = seq + 1
+                value, through, raised, times = bring(value, seq)
+                if through:
+                    ledger.passed += 1
+                    self._steps = None
+                    yield value
+                    del value
+                    continue
+                envelope = Envelope(value, seq)
+                envelope.admitted_ns, envelope.queued_ns = times[0], times[-1]
                 del value
-                continue
-            envelope = Envelope(value, seq)
-            envelope.admitted_ns, envelope.queued_ns = times[0], times[-1]
-            del value
-            yield from self._complete(chain.after(position, envelope, raised))
-            chain.position = _IN_SOURCE
+                outputs = chain.after(self._passed_to(), envelope, raised)
+                yield from self._complete(outputs)
+                chain.position = _IN_SOURCE
 
     def _recording(self, stages: _Stages, trace: Trace) -> _Bring:
         """What brings one item through plain stages and records that: one clock reading for each
         stage and one more, since between two calls nothing waits here."""
-        run, chain = self._run, self._chain
-        all_stages = len(stages)
+        run = self._run
 
-        def bring(value: Any, seq: int) -> tuple[Any, int, BaseException | None, list[int]]:
-            """The item, at which stage it was when it did not simply pass, what that raised, and
-            when the first call began and each one ended."""
+        def bring(value: Any, seq: int) -> tuple[Any, bool, BaseException | None, list[int]]:
+            """The item, whether it simply passed, else what was raised, and when the first call
+            began and each one ended."""
             times = [perf_counter_ns()]
             note = times.append
             raised: BaseException | None = None
-            position = 0
+            through = False
             outcome = "emitted"
+            self._steps = steps = iter(stages)
             try:
-                for position, stage in stages:
-                    chain.position = position
+                for stage in steps:
                     value = stage(value)
                     note(perf_counter_ns())
                     if value is SKIP or run.halted:
                         outcome = "filtered" if value is SKIP else "emitted"
                         break
                 else:
-                    position = all_stages
+                    through = True
             except BaseException as error:
                 note(perf_counter_ns())
                 outcome = "failed"
                 raised = error
             trace.calls(seq, times, outcome)
-            if position == all_stages:
+            if through:
                 trace.item((seq, 0, times[0], times[-1], "completed"))
-            return value, position, raised, times
+            return value, through, raised, times
 
         return bring
+
+    def _passed_to(self) -> int:
+        """Where the item is that the loop over plain stages has in hand; that loop is over."""
+        position = self._where()
+        self._steps = None
+        self._chain.position = position
+        return position
+
+    def _where(self) -> int:
+        """Position of the stage that works."""
+        steps = self._steps
+        if steps is None:
+            return self._chain.position
+        return max(len(self._instances) - 1 - length_hint(steps), 0)
 
     def _complete(self, outputs: Iterable[Envelope]) -> Iterator[Any]:
         run = self._run
@@ -366,7 +393,7 @@ class SerialExecutor(Executor):
         if not self._turn.wait_free(timeout):
             self._keep = keep
             self._orphaned = True
-            position = self._chain.position
+            position = self._where()
             if position == _IN_SOURCE:
                 logger.warning("the source of a stream has not returned and is left behind")
                 self._chain.lose_held(self._run.reason)
