@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 WINDOW_NS = 1_000_000  # an "auto" channel holds about this much of its consumer's work
 LARGEST = 1024  # bound of an "auto" channel, per worker
-LARGEST_LOT = 32  # most credits that are handed over, and may lie with a sender, at once
+LARGEST_LOT = 64  # most credits that are handed over, and may lie with a sender, at once
 _HUNGRY = 0.04  # share of time without an item from which on a consumer gets one to spare
 _FED = 0.005  # share below which it does not need that one any more
-_MEMORY = 8  # about so many items make that share
+_MEMORY = 4  # about so many items make that share
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
 _SELDOM = 64
 

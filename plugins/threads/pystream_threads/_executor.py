@@ -253,12 +253,8 @@ class ThreadsExecutor(Executor):
         if not (self._lanes and self._lanes[0].blocks):
             super().feed(items, feeding)
             return
-        run, ledger, channel, front = (
-            self._run,
-            self._run.ledger,
-            self._lanes[0].channel,
-            self._front,
-        )
+        run, front, channel = self._run, self._front, self._lanes[0].channel
+        ledger, clocked = run.ledger, run.clocked
         append = channel.items.append
         spare = run.spares.popleft
         acquire, release = front.acquire, front.release  # half the time of a with statement
@@ -274,11 +270,12 @@ class ThreadsExecutor(Executor):
                 item = None  # let go when its last stage is done with it
                 acquire()
                 try:
-                    sent = channel.room and not (feeding.stopping or run.halted or self._shut)
-                    if sent:  # as run.accept() does
+                    # As run.accept() does; whatever halts the run has shut the front.
+                    sent = channel.room and not (self._shut or feeding.stopping)
+                    if sent:
                         channel.room -= 1
                         envelope.seq = ledger.admitted
-                        if run.clocked:
+                        if clocked:
                             envelope.admitted_ns = envelope.queued_ns = perf_counter_ns()
                         ledger.admitted += 1
                         append(envelope)
