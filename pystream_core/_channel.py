@@ -20,8 +20,8 @@ T = TypeVar("T")
 WINDOW_NS = 1_000_000  # an "auto" channel holds about this much of its consumer's work
 LARGEST = 1024  # bound of an "auto" channel, per worker
 LARGEST_LOT = 64  # most credits that are handed over, and may lie with a sender, at once
-_HUNGRY = 0.04  # share of time without an item from which on a consumer gets one to spare
-_FED = 0.005  # share below which it does not need that one any more
+_HUNGRY = ((0.12, 3), (0.04, 1))  # waits for this share of its time: gets so many to spare
+_FED = 0.005  # share below which it does not need them any more
 _MEMORY = 4  # about so many items make that share
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
 _SELDOM = 64
@@ -77,7 +77,7 @@ class Channel(Generic[T]):
         "_closing",
         "_credits",
         "_debt",
-        "_hungry",
+        "_ready",
         "_spare",
         "_waits",
         "_wakeups",
@@ -104,7 +104,7 @@ class Channel(Generic[T]):
         self._spare = spare
         self._closing = closing
         self._waits = 0.0  # the share of its time that the consumer has waited for items
-        self._hungry = False  # that was too much, so one more lies ready
+        self._ready = 0  # how many lie ready because that was too much
         self._debt = 0  # credits to keep back instead of giving them out again
         self._bound = workers + (spare if capacity == "auto" else capacity)
         self._credits.put(self._bound)
@@ -266,9 +266,9 @@ class Channel(Generic[T]):
 
         It at most doubles at a time and shrinks at once, taking back the credits that nobody
         uses. A consumer that has to wait for items for more than a small share of its time has
-        one more lie ready: else neighbours of about the same speed would wait for one another
-        in turn. One that waits for its follower, or that has always an item there, does not, so
-        nothing queues up in front of a bottleneck. Never blocks.
+        one to three more lie ready: else neighbours of about the same speed would wait for one
+        another in turn. One that waits for its follower, or that has always an item there, does
+        not, so nothing queues up in front of a bottleneck. Never blocks.
 
         Args:
             cycle_ns: time from taking an item to being ready for the next, in nanoseconds,
@@ -281,11 +281,12 @@ class Channel(Generic[T]):
         """
         each = min(max(WINDOW_NS // max(cycle_ns, 1), 1), LARGEST)
         self._waits += (waited_ns / (waited_ns + max(cycle_ns, 1)) - self._waits) / _MEMORY
-        if self._hungry:
-            self._hungry = self._waits > _FED
-        else:
-            self._hungry = self._waits > _HUNGRY
-        target = min(each * self._workers + self._spare + self._hungry, self._bound * 2)
+        if self._waits <= _FED:
+            self._ready = 0
+        for share, ready in _HUNGRY:
+            if self._waits > share:
+                self._ready = max(self._ready, ready)
+        target = min(each * self._workers + self._spare + self._ready, self._bound * 2)
         change = target - self._bound
         self._bound = target
         if change > 0:

@@ -90,6 +90,42 @@ def test_the_bound_holds_about_a_millisecond_of_work() -> None:
     assert channel.bound == room(channel) == 1  # at once, unused credits are taken back
 
 
+def fit(channel: Channel[Any], cycle: int, waited: int, times: int) -> list[int]:
+    """The bounds while a consumer takes and waits for so long."""
+    bounds = []
+    for _ in range(times):
+        channel.resize(cycle, waited)
+        bounds.append(channel.bound)
+    return bounds
+
+
+def test_a_consumer_that_waits_now_and_then_gets_one_item_to_spare() -> None:
+    """Neighbours of the same speed then do not wait for one another in turn."""
+    assert fit(Channel(), 5 * MS, MS // 2, 20)[-1] == 2
+
+
+def test_a_consumer_that_waits_much_gets_three_items_to_spare() -> None:
+    """Since its share of the processors comes in pieces, or its source in bursts."""
+    assert fit(Channel(), 5 * MS, 5 * MS, 20)[-1] == 4
+
+
+def test_nothing_lies_ready_in_front_of_a_bottleneck() -> None:
+    """One that always finds an item, or that waits to hand it on, keeps its bound of one; and
+    it comes back to that when it is the bottleneck only from now on."""
+    channel: Channel[Any] = Channel()
+    assert set(fit(channel, 5 * MS, 0, 20)) == {1}
+    assert set(fit(channel, 50 * MS, MS, 20)) == {1}
+    assert fit(channel, 5 * MS, 5 * MS, 20)[-1] == 4
+    assert fit(channel, 5 * MS, 0, 20)[-1] == 1
+
+
+def test_what_lies_ready_stays_while_it_is_used() -> None:
+    """A consumer that waits hardly any more thanks to it keeps it: else the bound swung."""
+    channel: Channel[Any] = Channel()
+    fit(channel, 5 * MS, MS // 2, 20)
+    assert set(fit(channel, 5 * MS, MS // 10, 20)) == {2}
+
+
 def test_a_bound_for_several_workers_is_as_many_times_as_large() -> None:
     """At least one item for each worker, at most the largest bound for each."""
     channel: Channel[int] = Channel(workers=3)
