@@ -127,7 +127,7 @@ class Placed(PlacedStage):
     # -- stopping ----------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A run begins to use it."""
+        """Another run begins to use it."""
         self._called_off = self._forsaken = False
 
     def call_off(self) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
-
 from pystream_processes._bell import Bell, give_back
 from pystream_processes._launcher import launcher
 

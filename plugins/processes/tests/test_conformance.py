@@ -90,5 +90,6 @@ class TestThreads(Placing, executor_suite("threads")):
 
 
 class TestSerial(Placing, executor_suite("serial")):
-    """In the caller's thread."""
+    """In the caller's thread. (Those of failures, which are few, are also in test_placement.)"""
 
+    pytestmark = pytest.mark.soak
