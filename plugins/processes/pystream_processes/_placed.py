@@ -113,7 +113,8 @@ class Placed(PlacedStage):
         try:
             if self._process is None or not self._process.alive():
                 logger.warning(
-                    "the process of stage %r has died, so its cleanup did not run",
+                    "the process of stage %r has died, or was killed in a call that did not end, "
+                    "so its cleanup did not run",
                     self._order.path,
                 )
                 return
@@ -282,7 +283,8 @@ class Placed(PlacedStage):
         path, limits = self._order.path, self._order.limits
         if isinstance(error, Died):
             raise WorkerLost(
-                f"the process of stage {path!r} {_how(error.exitcode)}{self._while()}",
+                f"the process of stage {path!r} {_how(error.exitcode)}{self._while()}"
+                f"{_hint(error.exitcode)}",
                 path=path,
                 exitcode=error.exitcode,
             ) from None
@@ -353,5 +355,10 @@ def _how(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-    return f"was ended by {name}{hint}"
+    return f"was ended by {name}"
+
+
+def _hint(code: int | None) -> str:
+    """What may have been the reason."""
+    killed = code is not None and -code == signal.SIGKILL
+    return " (the system does that when memory runs out)" if killed else ""

@@ -109,13 +109,15 @@ class PoolStatistics:
 class Pool:
     """The blocks of this process.
 
-    ``_lock`` guards everything but ``_returned``; it is held while waiting for a block, so those
-    who need one wait in turn. Blocks come back through ``_returned`` from wherever the last view
-    is let go, in a destructor too: that only posts.
+    ``_turn`` is held by the one that takes a block, also while it waits for one, so those who
+    need one wait in turn; it alone takes from ``_returned`` (``leave`` too, when it is the last). ``_lock`` guards the rest, for a few
+    instructions. Blocks come back through ``_returned`` from wherever the last view is let go, in
+    a destructor too: that only posts.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._returned: SimpleQueue[tuple[Segment, int]] = SimpleQueue()
         self._segments: dict[int, Segment] = {}
@@ -137,8 +139,10 @@ class Pool:
         still seen as soon as it is not."""
         with self._lock:
             self._users -= 1
-            self._collect()
-            for segment in [] if self._users else list(self._segments.values()):
+            if self._users:
+                return
+            self._collect()  # nobody is left to wait for these
+            for segment in list(self._segments.values()):
                 self._drop(segment)
 
     def lease(self, size: int) -> Lease | None:
@@ -148,25 +152,22 @@ class Pool:
         """
         block_size = _class_of(size)
         if max(block_size, _SEGMENT) > self.limit:
-            with self._lock:
+            with self._turn:
                 self._refused += 1
             return None
         deadline = monotonic() + _PATIENCE
-        waited = False
-        with self._lock:
-            while True:
-                self._collect()
-                found = self._take(block_size)
-                if found is not None:
-                    return found
-                if not waited and not self._starved:
-                    self._waits += 1
-                waited = True
+        with self._turn:
+            found = self._take(block_size)
+            if found is None and not self._starved:
+                self._waits += 1
+            while found is None:
                 left = deadline - monotonic()
                 if self._starved or left <= 0 or not self._await_one(left):
                     self._starved = True
                     self._refused += 1
                     return None
+                found = self._take(block_size)
+            return found
 
     def find(self, address: int, length: int) -> tuple[Lease, int] | None:
         """The lease of the block that these bytes lie in, and where."""
@@ -191,23 +192,39 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         """Figures of now."""
         with self._lock:
-            self._collect()
             return PoolStatistics(
                 limit=self.limit,
                 size=self._size,
-                lent=self._lent,
+                lent=max(0, self._lent - self._returned.qsize()),
                 waits=self._waits,
                 refused=self._refused,
             )
 
-    # -- under the lock ----------------------------------------------------------------
+    # -- in turn -----------------------------------------------------------------------
 
     def _await_one(self, patience: float) -> bool:
         try:
-            self._accept(*self._returned.get(timeout=patience))
+            back = self._returned.get(timeout=patience)
         except Empty:
             return False
+        with self._lock:
+            self._accept(*back)
         return True
+
+    def _take(self, block_size: int) -> Lease | None:
+        with self._lock:
+            self._collect()
+            for segment in self._segments.values():
+                if segment.block_size == block_size and segment.free:
+                    return self._lend(segment)
+            new = max(1, _SEGMENT // block_size) * block_size
+            if self._size + new > self.limit:
+                self._drop_free()
+            if self._size + new > self.limit:
+                return None
+            return self._lend(self._add_segment(block_size))
+
+    # -- under the lock ----------------------------------------------------------------
 
     def _collect(self) -> None:
         while True:
@@ -224,21 +241,13 @@ class Pool:
         self._lent -= 1
         self._starved = False
 
-    def _take(self, block_size: int) -> Lease | None:
-        for segment in self._segments.values():
-            if segment.block_size == block_size and segment.free:
-                return self._lend(segment)
-        new = max(1, _SEGMENT // block_size) * block_size
-        if self._size + new > self.limit:
-            self._drop_free()
-        if self._size + new > self.limit:
-            return None
+    def _add_segment(self, block_size: int) -> Segment:
         self._numbers += 1
         segment = Segment(self._numbers, block_size)
         self._segments[segment.number] = segment
         bisect.insort(self._starts, (segment.map.address, segment.number))
         self._size += segment.size
-        return self._lend(segment)
+        return segment
 
     def _lend(self, segment: Segment) -> Lease:
         index = segment.free.pop()

@@ -42,6 +42,7 @@ SEE_THEIR_STAGES = {
     "test_placed_stages_run_elsewhere",  # about another placement
     "test_placed_failures_are_the_stages",
     "test_a_placed_setup_that_raises",
+    "test_no_result_is_read_twice",  # readers that spin take the interpreter from the workers
     "test_an_idle_cleanup_is_quick",  # measured on its own, in test_lost
 }
 
