@@ -110,9 +110,9 @@ class Pool:
     """The blocks of this process.
 
     ``_turn`` is held by the one that takes a block, also while it waits for one, so those who
-    need one wait in turn; it alone takes from ``_returned`` (``leave`` too, when it is the last). ``_lock`` guards the rest, for a few
-    instructions. Blocks come back through ``_returned`` from wherever the last view is let go, in
-    a destructor too: that only posts.
+    need one wait in turn; it alone takes from ``_returned``, and the last to ``leave``.
+    ``_lock`` guards the rest, for a few instructions. Blocks come back through ``_returned`` from
+    wherever the last view is let go, in a destructor too: that only posts.
     """
 
     def __init__(self, limit: int) -> None:
