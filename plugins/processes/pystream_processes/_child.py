@@ -50,7 +50,6 @@ from ._wire import (
 )
 
 _NO_MORE: Final = object()
-_PIECE: Final = 1 << 18  # bytes to read at a time
 
 
 class ParentGone(BaseException):
@@ -239,7 +238,7 @@ class Child:
         while True:
             message = self._inbox.take()
             if message is None:
-                piece, descriptors, _, _ = socket.recv_fds(self._link, _PIECE, 16)
+                piece, descriptors, _, _ = socket.recv_fds(self._link, self._inbox.missing, 16)
                 if not piece:
                     raise ParentGone
                 self._descriptors += descriptors

@@ -6,7 +6,7 @@ import bisect
 import os
 import weakref
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ._memory import Map, view_of
 from ._wire import Range
@@ -38,6 +38,8 @@ class Mapping:
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
         self._seen: Counter[_Key] = Counter()
         self._gone: list[_Key] = []  # views let go, not counted yet
+        self._views = 0
+        self._watches: dict[int, weakref.ref[Any]] = {}  # each removes itself
         self._told: set[_Key] = set()
 
     def add(self, number: int, block_size: int, descriptor: int) -> None:
@@ -60,7 +62,14 @@ class Mapping:
         exporter = found.exporter(piece.offset, piece.length)
         key = (piece.segment, piece.offset // block_size)
         self._seen[key] += 1
-        weakref.finalize(exporter, self._gone.append, key).atexit = False
+        number = self._views = self._views + 1
+        gone, watches = self._gone, self._watches
+
+        def let_go(_: weakref.ref[Any]) -> None:
+            del watches[number]
+            gone.append(key)
+
+        watches[number] = weakref.ref(exporter, let_go)
         return view_of(exporter)
 
     def address(self, segment: int, offset: int) -> int:

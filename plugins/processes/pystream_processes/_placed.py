@@ -155,14 +155,22 @@ class Placed(PlacedStage):
     # -- calls -------------------------------------------------------------------------
 
     def _ask_for(self, kind: int, data: Any = None) -> Message:
+        """What the process answers to a call."""
         process = self._usable()
         self._allow(self._order.limits.timeout)
+        self._unanswered = True
         try:
-            self._unanswered = True
-            if kind == CALL:
-                self._send_item(process, data)
-            else:
-                process.send(kind)
+            while True:
+                try:
+                    self._send_call(process, kind, data)
+                    break
+                except Died as error:  # before it had the whole message, so the item is unharmed
+                    if kind != CALL:
+                        raise
+                    self._replace(error)
+                    process = self._usable()
+                    self._allow(self._order.limits.timeout)
+                    self._unanswered = True
             message = process.receive()
         except (Died, Late) as error:
             self._lost(error)
@@ -170,7 +178,10 @@ class Placed(PlacedStage):
         self.span_ns = (message.start_ns, message.end_ns)
         return message
 
-    def _send_item(self, process: Process, data: Any) -> None:
+    def _send_call(self, process: Process, kind: int, data: Any) -> None:
+        if kind != CALL:
+            process.send(kind)
+            return
         try:
             process.send_value(CALL, data)
         except (Died, Late):
@@ -235,22 +246,26 @@ class Placed(PlacedStage):
         self._done(self._exchange(SETUP, pickle.dumps(order.name), order.recipe))
 
     def _usable(self) -> Process:
-        """The process; a fresh one in place of one that has died meanwhile."""
+        """The process; a fresh one in place of one that has died."""
         if self._process is not None and self._unanswered:
             self._allow(self._order.limits.timeout)
             self._catch_up()
-        if self._process is not None and not self._process.alive():
-            code = self._process.lose()
-            self._process = None
-            logger.warning(
-                "the process of stage %r %s between two items: a fresh one takes its place",
-                self._order.path,
-                _how(code),
-            )
         if self._process is None:
             self._restart()
         assert self._process is not None
         return self._process
+
+    def _replace(self, error: Died) -> None:
+        """It has died while it had nothing to do."""
+        assert self._process is not None
+        self._process.lose()
+        self._process = None
+        self._unanswered = False
+        logger.warning(
+            "the process of stage %r %s between two items: a fresh one takes its place",
+            self._order.path,
+            _how(error.exitcode),
+        )
 
     def _restart(self) -> None:
         limits, now = self._order.limits, monotonic()

@@ -35,7 +35,7 @@ _SEGMENT: Final = 4 << 20  # bytes; larger blocks have a segment each
 
 
 class Segment:
-    """Memory cut into blocks of one size. Its descriptor is closed when it goes."""
+    """Memory cut into blocks of one size."""
 
     def __init__(self, number: int, block_size: int) -> None:
         self.number = number
@@ -50,11 +50,10 @@ class Segment:
             raise
         self.free = list(range(self.blocks))
         self.lent: dict[int, weakref.ref[Any]] = {}  # the exporters, by block
-        self.gone = False  # from the pool; it lives on as long as someone sees a block of it
 
-    def __del__(self) -> None:
-        if hasattr(self, "map"):
-            os.close(self.descriptor)
+    def close(self) -> None:
+        """It can no longer be sent. The memory lives on as long as someone sees a block of it."""
+        os.close(self.descriptor)
 
 
 class Lease:
@@ -119,7 +118,7 @@ class Pool:
         self.limit = limit
         self._turn = threading.Lock()
         self._lock = threading.Lock()
-        self._returned: SimpleQueue[tuple[Segment, int]] = SimpleQueue()
+        self._returned: SimpleQueue[tuple[int, int]] = SimpleQueue()
         self._segments: dict[int, Segment] = {}
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
         self._size = 0
@@ -233,8 +232,9 @@ class Pool:
             except Empty:
                 return
 
-    def _accept(self, segment: Segment, index: int) -> None:
-        if segment.gone:
+    def _accept(self, number: int, index: int) -> None:
+        segment = self._segments.get(number)
+        if segment is None:  # it went with the last stage
             return
         del segment.lent[index]
         segment.free.append(index)
@@ -252,15 +252,10 @@ class Pool:
     def _lend(self, segment: Segment) -> Lease:
         index = segment.free.pop()
         exporter = segment.map.exporter(index * segment.block_size, segment.block_size)
-        back = weakref.finalize(exporter, self._come_back, segment, index)
-        back.atexit = False
-        segment.lent[index] = weakref.ref(exporter)
+        key, come_back = (segment.number, index), self._returned.put
+        segment.lent[index] = weakref.ref(exporter, lambda _: come_back(key))
         self._lent += 1
         return Lease(segment, index, exporter)
-
-    def _come_back(self, segment: Segment, index: int) -> None:
-        if not segment.gone:
-            self._returned.put((segment, index))
 
     def _drop_free(self) -> None:
         for segment in list(self._segments.values()):
@@ -268,7 +263,7 @@ class Pool:
                 self._drop(segment)
 
     def _drop(self, segment: Segment) -> None:
-        segment.gone = True
+        segment.close()
         self._lent -= len(segment.lent)
         del self._segments[segment.number]
         self._starts.remove((segment.map.address, segment.number))

@@ -48,7 +48,6 @@ from ._wire import (
 )
 
 _KILL_PATIENCE: Final = 2.0  # seconds for a killed process to be gone
-_PIECE: Final = 1 << 18  # bytes to read at a time
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
 
@@ -221,7 +220,7 @@ class Process:
     def _fill(self) -> None:
         self._wait(_IN)
         try:
-            piece = self._link.recv(_PIECE)
+            piece = self._link.recv(self._inbox.missing)
         except BlockingIOError:
             return
         except OSError:

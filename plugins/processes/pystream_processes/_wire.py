@@ -33,6 +33,9 @@ _HEADER: Final = struct.Struct("<BHQqq")  # kind, parts, bytes inline, start and
 _PART: Final = struct.Struct("<qQQ")  # segment or -1, offset, length
 NUMBERS: Final = struct.Struct("<QQ")  # of SEGMENT and FORGET: number, size
 
+SMALL_PIECE: Final = 1 << 14
+_LARGE_PIECE: Final = 1 << 20
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -78,10 +81,16 @@ def frame(
 
 
 class Inbox:
-    """Puts together what arrives in pieces."""
+    """Puts together what arrives in pieces.
+
+    Attributes:
+        missing: how many bytes to read next, at most. (Memory for many takes longer to get than
+            a small message to read.)
+    """
 
     def __init__(self) -> None:
         self._data = bytearray()
+        self.missing = SMALL_PIECE
 
     def feed(self, piece: bytes) -> None:
         """Take what has been read."""
@@ -91,10 +100,12 @@ class Inbox:
         """The next message, None while it is incomplete."""
         data = self._data
         if len(data) < _HEADER.size:
+            self.missing = SMALL_PIECE
             return None
         kind, count, size, start_ns, end_ns = _HEADER.unpack_from(data)
         begin = _HEADER.size + count * _PART.size
         if len(data) < begin + size:
+            self.missing = min(max(begin + size - len(data), SMALL_PIECE), _LARGE_PIECE)
             return None
         parts: list[bytearray | Range] = []
         position = begin
