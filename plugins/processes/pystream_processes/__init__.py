@@ -8,4 +8,5 @@ Both: ``_wire`` frames messages, ``_packing`` turns values into their parts.
 
 from ._limits import Limits as Limits, limits as limits
 from ._placement import ProcessPlacement as ProcessPlacement
+from ._pool import PoolStatistics as PoolStatistics, shared_memory as shared_memory
 from ._raised import ChildTraceback as ChildTraceback, RemoteError as RemoteError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import tempfile
 from typing import Any
 
 
@@ -15,6 +14,8 @@ def make_nameless(size: int) -> int:
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("pystream", os.MFD_CLOEXEC)
     else:  # pragma: no cover - systems other than Linux
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             number = os.dup(file.fileno())
     os.ftruncate(number, size)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pystream_core import Placement, PlanError, Retry, StageSpec
 
 from ._limits import limits_of
-from ._recipe import recipe_of
 
 
 class ProcessPlacement(Placement):
@@ -31,7 +30,9 @@ class ProcessPlacement(Placement):
                 f"stage {spec.name!r} cannot be placed in a process on this system, which needs "
                 f"fork and Unix sockets: leave out placement"
             )
-        from ._placed import Order, Placed, PlacedGenerator  # not before a process is asked for
+        # Not before a process is asked for:
+        from ._placed import Order, Placed, PlacedGenerator
+        from ._recipe import recipe_of
 
         recipe, given = recipe_of(spec)
         order = Order(

@@ -302,3 +302,8 @@ def _pool_of(process: int) -> Pool:  # noqa: ARG001  (a forked child has a pool 
 def pool() -> Pool:
     """The one of this process."""
     return _pool_of(os.getpid())
+
+
+def shared_memory() -> PoolStatistics:
+    """What the shared memory of this process is doing."""
+    return pool().statistics()

@@ -6,8 +6,6 @@ import pickle
 import traceback
 from collections.abc import Sequence
 
-import cloudpickle
-
 from pystream_core import PyStreamError
 
 
@@ -34,6 +32,8 @@ def enclose(error: BaseException) -> list[bytes]:
 
 
 def _pickled(error: BaseException, text: str) -> bytes:
+    import cloudpickle  # the plugin is looked at without it
+
     try:
         stream: bytes = cloudpickle.dumps(error)
         if type(pickle.loads(stream)) is type(error):
