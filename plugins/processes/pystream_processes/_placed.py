@@ -92,7 +92,7 @@ class Placed(PlacedStage):
 
     def setup(self) -> None:
         """Start the process and set the stage up in it. Raises what that raises."""
-        pool().enter()
+        pool().enter(self)
         self._entered = True
         self._allow(None)
         try:
@@ -324,7 +324,7 @@ class Placed(PlacedStage):
             process.leave()
         if self._entered:
             self._entered = False
-            pool().leave()
+            pool().leave(self)
             give_back(self._bell)
 
 

@@ -123,22 +123,22 @@ class Pool:
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
         self._size = 0
         self._numbers = 0
-        self._users = 0
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
         self._starved = False
         self._waits = self._refused = self._lent = 0
         self.generation = 0  # of the set of segments that are gone
 
-    def enter(self) -> None:
+    def enter(self, user: object) -> None:
         """A placed stage begins to use it."""
         with self._lock:
-            self._users += 1
+            self._users.add(user)
 
-    def leave(self) -> None:
+    def leave(self, user: object) -> None:
         """A placed stage is done. After the last one memory goes back to the system, what is
         still seen as soon as it is not."""
         with self._lock:
-            self._users -= 1
-            if self._users:
+            self._users.discard(user)
+            if len(self._users):
                 return
             self._collect()  # nobody is left to wait for these
             for segment in list(self._segments.values()):

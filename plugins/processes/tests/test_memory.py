@@ -37,9 +37,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Pool:
 def entered() -> Iterator[Pool]:
     """A pool by itself, in use."""
     made = Pool(16 * MB)
-    made.enter()
+    made.enter(made)
     yield made
-    made.leave()
+    made.leave(made)
 
 
 def same(item: Any) -> Any:
@@ -284,14 +284,14 @@ def test_free_memory_of_another_size_makes_room(entered: Pool) -> None:
 def test_memory_goes_back_with_the_last_stage() -> None:
     """What is still seen goes with its last view."""
     made = Pool(16 * MB)
-    made.enter()
+    made.enter(made)
     free, seen = made.lease(MB), made.lease(MB)
     assert free is not None
     assert seen is not None
     view = memoryview(seen.exporter).cast("B")
     before = len(os.listdir("/proc/self/fd"))
     del free, seen
-    made.leave()
+    made.leave(made)
     assert made.statistics() == PoolStatistics(limit=16 * MB, size=0, lent=0, waits=0, refused=0)
     view[0] = 1
     del view

@@ -26,7 +26,7 @@ def test_the_plugin_is_light() -> None:
     """Looking at what is installed imports neither cloudpickle nor numpy nor a process."""
     code = (
         "import sys, pystream_processes.plugin as plugin; plugin.pystream_placements(); "
-        "print([name for name in ('cloudpickle', 'numpy', 'multiprocessing', 'subprocess', "
+        "print([name for name in ('cloudpickle', 'numpy', 'multiprocessing', "
         "'pystream_processes._launcher') if name in sys.modules])"
     )
     done = subprocess.run(
