@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ._server import KILL, LAUNCH, REQUEST
 
@@ -26,8 +26,9 @@ main({control})
 """
 
 
-class Launched(NamedTuple):
-    """A process that has been asked for.
+class Launched:
+    """This end of a process that is asked for. Closes itself when it is forgotten, as after a
+    Ctrl-C amid the start; the process then finds its socket closed, and ends.
 
     Attributes:
         number: by which the server knows it.
@@ -36,9 +37,24 @@ class Launched(NamedTuple):
             server has ended, too.
     """
 
-    number: int
-    link: socket.socket
-    report: int
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.report, self.reporting = socket.socketpair()
+        self.link, self.its_link = socket.socketpair()
+
+    def hand_over(self) -> None:
+        """The server has the other ends."""
+        self.its_link.close()
+        self.reporting.close()
+
+    def close(self) -> None:
+        """Close everything. May be called again."""
+        for name in ("link", "report", "its_link", "reporting"):
+            end = getattr(self, name, None)
+            if end is not None:
+                end.close()
+
+    __del__ = close
 
 
 class Launcher:
@@ -65,19 +81,11 @@ class Launcher:
         Raises:
             OSError: no descriptors or no server could be had.
         """
-        ours, theirs = socket.socketpair()
-        report, reporting = os.pipe()
-        number = next(self._numbers)
-        try:
-            self._send(REQUEST.pack(LAUNCH, number), [theirs.fileno(), reporting])
-        except BaseException:
-            ours.close()
-            os.close(report)
-            raise
-        finally:
-            theirs.close()
-            os.close(reporting)
-        return Launched(number, ours, report)
+        launched = Launched(next(self._numbers))
+        request = REQUEST.pack(LAUNCH, launched.number)
+        self._send(request, [launched.its_link.fileno(), launched.reporting.fileno()])
+        launched.hand_over()
+        return launched
 
     def kill(self, number: int) -> None:
         """Have a process killed, if it has not ended."""

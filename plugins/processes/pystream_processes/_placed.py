@@ -83,7 +83,6 @@ class Placed(PlacedStage):
         self._called_off = self._forsaken = False
         self._until = _LONGEST
         self._in_cleanup = False
-        self._unanswered = False  # a call was interrupted here and goes on there
         self._restarts: deque[float] = deque()
         self._entered = False
         self.span_ns = (0, 0)
@@ -108,10 +107,11 @@ class Placed(PlacedStage):
     def cleanup(self) -> None:
         """Clean the stage up in its process, and end that."""
         self._in_cleanup = True
-        self._until = monotonic() + _WEDGED if self._unanswered else _LONGEST
+        self._until = monotonic() + _WEDGED
         lost = True
         try:
-            if self._process is None or not self._process.alive():
+            process = self._process
+            if process is None or process.unsure or not process.alive():
                 logger.warning(
                     "the process of stage %r has died, or was killed in a call that did not end, "
                     "so its cleanup did not run",
@@ -158,7 +158,6 @@ class Placed(PlacedStage):
         """What the process answers to a call."""
         process = self._usable()
         self._allow(self._order.limits.timeout)
-        self._unanswered = True
         try:
             while True:
                 try:
@@ -167,14 +166,12 @@ class Placed(PlacedStage):
                 except Died as error:  # before it had the whole message, so the item is unharmed
                     if kind != CALL:
                         raise
-                    self._replace(error)
+                    self._replace(_how(error.exitcode))
                     process = self._usable()
                     self._allow(self._order.limits.timeout)
-                    self._unanswered = True
             message = process.receive()
         except (Died, Late) as error:
             self._lost(error)
-        self._unanswered = False
         self.span_ns = (message.start_ns, message.end_ns)
         return message
 
@@ -187,7 +184,6 @@ class Placed(PlacedStage):
         except (Died, Late):
             raise
         except Exception as error:
-            self._unanswered = False
             raise TypeError(
                 f"the item ({type(data).__name__}) cannot be pickled for the way to the process "
                 f"of stage {self._order.path!r}: {error}. Leave out placement for a stage that "
@@ -203,7 +199,7 @@ class Placed(PlacedStage):
                 raise disclose(_values(message))  # type: ignore[arg-type]
             return process.value_of(message) if kind == VALUE else None
         finally:
-            process.settle(message)
+            process.settle()
 
     def _done(self, message: Message) -> None:
         """Take an answer that has no value."""
@@ -220,13 +216,14 @@ class Placed(PlacedStage):
 
     def _catch_up(self) -> None:
         """Take the answer of a call that was interrupted here (Ctrl-C) before it came."""
-        if self._unanswered:
-            assert self._process is not None
+        process = self._process
+        assert process is not None
+        if process.owed:
             try:
-                self._process.settle(self._process.receive())
+                process.receive()
             except (Died, Late) as error:
                 self._lost(error)
-            self._unanswered = False
+            process.settle()
 
     # -- processes ---------------------------------------------------------------------
 
@@ -247,7 +244,10 @@ class Placed(PlacedStage):
 
     def _usable(self) -> Process:
         """The process; a fresh one in place of one that has died."""
-        if self._process is not None and self._unanswered:
+        process = self._process
+        if process is not None and process.unsure:
+            self._replace("was killed, since Ctrl-C came amid a message to it")
+        elif process is not None and process.owed:
             self._allow(self._order.limits.timeout)
             self._catch_up()
         if self._process is None:
@@ -255,16 +255,15 @@ class Placed(PlacedStage):
         assert self._process is not None
         return self._process
 
-    def _replace(self, error: Died) -> None:
-        """It has died while it had nothing to do."""
+    def _replace(self, how: str) -> None:
+        """It has ended while it had nothing to do, or is no longer of use."""
         assert self._process is not None
         self._process.lose()
         self._process = None
-        self._unanswered = False
         logger.warning(
             "the process of stage %r %s between two items: a fresh one takes its place",
             self._order.path,
-            _how(error.exitcode),
+            how,
         )
 
     def _restart(self) -> None:
@@ -293,7 +292,6 @@ class Placed(PlacedStage):
     def _lost(self, error: Died | Late) -> NoReturn:
         """The call has no answer: be done with the process, and say why."""
         process, self._process = self._process, None
-        self._unanswered = False
         code = process.lose() if process is not None else None
         path, limits = self._order.path, self._order.limits
         if isinstance(error, Died):
@@ -317,7 +315,7 @@ class Placed(PlacedStage):
 
     def _end(self, *, lost: bool) -> None:
         process, self._process = self._process, None
-        self._in_cleanup = self._unanswered = False
+        self._in_cleanup = False
         if process is not None and lost:
             process.lose()
         elif process is not None:
@@ -349,7 +347,8 @@ class PlacedGenerator(Placed):
             ended = True
             raise
         finally:
-            if not ended and self._process is not None:
+            process = self._process
+            if not ended and process is not None and not (process.owed or process.unsure):
                 self._done(self._ask_for(CLOSE))
 
 

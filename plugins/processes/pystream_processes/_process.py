@@ -17,7 +17,6 @@ the child             a message                                   it, or this en
 
 from __future__ import annotations
 
-import os
 import pickle
 import select
 import socket
@@ -75,6 +74,12 @@ class Process:
         bell: rung when ``deadline`` may have changed.
         deadline: until when to wait, as a reading of ``monotonic``; asked again after each ring.
         may_share: a buffer that is in shared memory already is lent to it as it is, not copied.
+
+    Attributes:
+        owed: it has been asked for something and its answer has not been taken. A Ctrl-C in this
+            thread may leave it so.
+        unsure: the same while a message was only half sent or taken, so that one can no longer
+            tell what comes next.
     """
 
     def __init__(
@@ -89,9 +94,11 @@ class Process:
         self._generation = pool.generation
         self._used: dict[tuple[int, int], Lease] = {}  # in the exchange under way
         self._kept: dict[tuple[int, int], Lease] = {}  # its stage still looks at these
+        self.owed = self.unsure = False
         self._ended = False
         self._code: int | None = None
-        self._number, self._link, self._report = launcher().launch()
+        self._launched = launcher().launch()
+        self._link, self._report = self._launched.link, self._launched.report
         self._link.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._link, _IN)
@@ -114,7 +121,10 @@ class Process:
             self._generation = self._pool.generation
             for number in self._pool.stale(set(self._known)):
                 self._push(frame(FORGET, [NUMBERS.pack(number, self._known.pop(number))]))
+        self.unsure = True
         self._push(frame(kind, parts))
+        self.owed = True
+        self.unsure = False
 
     def send_value(self, kind: int, value: Any) -> None:
         """Send a value; its large buffers through shared memory.
@@ -138,14 +148,19 @@ class Process:
             Late: the deadline was over before.
         """
         while True:
+            self.unsure = True
             message = self._inbox.take()
             if message is None:
+                self.unsure = False
                 self._fill()
             elif message.kind == LOG:
+                self.unsure = False
                 _records.handle(_inline(message))
             elif message.kind == WANT:
                 self._grant(int.from_bytes(_inline(message), "little"))
             else:
+                self._note(message)
+                self.owed = self.unsure = False
                 return message
 
     def value_of(self, message: Message) -> Any:
@@ -157,15 +172,17 @@ class Process:
         """
         return unpack(_values(message), self._view)
 
-    def settle(self, message: Message) -> None:
-        """An exchange has ended with this answer: let go what went with it."""
+    def settle(self) -> None:
+        """The answer has been seen to: let go what went with the question."""
+        self._used.clear()
+
+    def _note(self, message: Message) -> None:
         if message.kind & NOTED:
             kept, released = pickle.loads(_inline(message))
             for key in kept:
                 self._kept[key] = self._used[key]
             for key in released:
                 del self._kept[key]
-        self._used.clear()
 
     # -- shared memory -----------------------------------------------------------------
 
@@ -219,15 +236,18 @@ class Process:
 
     def _fill(self) -> None:
         self._wait(_IN)
+        self.unsure = True
         try:
             piece = self._link.recv(self._inbox.missing)
         except BlockingIOError:
+            self.unsure = False
             return
         except OSError:
             piece = b""
         if not piece:
             raise Died(self._exitcode())
         self._inbox.feed(piece)
+        self.unsure = False
 
     def _wait(self, event: int) -> None:
         """Wait for the socket."""
@@ -244,7 +264,7 @@ class Process:
                     return
                 if self._bell.fileno() in ready:
                     self._bell.silence()
-                if self._report in ready:
+                if self._report.fileno() in ready:
                     raise Died(self._exitcode())
         finally:
             if event == _OUT:
@@ -258,7 +278,7 @@ class Process:
 
     def lose(self) -> int | None:
         """Kill it, if it has not ended, and be done with it; how it ended."""
-        launcher().kill(self._number)
+        launcher().kill(self._launched.number)
         code = self._exitcode()
         self.close()
         return code
@@ -274,19 +294,21 @@ class Process:
         """Let go of it, without waiting for its end."""
         if self._open:
             self._open = False
-            self._link.close()
-            os.close(self._report)
+            self._launched.close()
 
     def _exitcode(self) -> int | None:
         """Wait for its end and say how it ended; None when that is not known."""
         if self._open and not self._ended:
             if not self._has_report(_KILL_PATIENCE):  # it has only closed its end of the socket
-                launcher().kill(self._number)
+                launcher().kill(self._launched.number)
             if not self._has_report(_KILL_PATIENCE):
                 _undead.extend((*self._used.values(), *self._kept.values()))
                 return None
             self._ended = True
-            report = os.read(self._report, STATUS.size)
+            try:
+                report = self._report.recv(STATUS.size)
+            except ConnectionError:  # the server has ended
+                report = b""
             if len(report) == STATUS.size:
                 (self._code,) = STATUS.unpack(report)
         return self._code

@@ -127,6 +127,6 @@ class Server:
             }
             try:
                 os.write(report, STATUS.pack(os.waitstatus_to_exitcode(status)))
-            except BrokenPipeError:  # nobody asks any more
+            except OSError:  # nobody asks any more
                 pass
             os.close(report)

@@ -441,3 +441,65 @@ def test_random_kills_under_load(pipelines: Make, kills: int, policy: Any) -> No
     assert broken_law(statistics) == []
     assert statistics.admitted == len(order) + statistics.failed
     assert statistics.failed <= (kills if policy == "skip" else 0)
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------
+
+
+class Alarm:
+    """Raises KeyboardInterrupt in this thread after a while, unless it is disarmed before."""
+
+    def __init__(self) -> None:
+        self._armed = False
+        self.rings = 0
+
+    def __enter__(self) -> Alarm:
+        self._before = signal.signal(signal.SIGALRM, self._ring)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+    def _ring(self, *_: object) -> None:
+        if self._armed:
+            self._armed = False
+            self.rings += 1
+            raise KeyboardInterrupt
+
+    def within(self, seconds: float, call: Callable[[], object]) -> None:
+        """Make a call that may be interrupted."""
+        try:
+            try:
+                self._armed = True
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                call()
+            finally:
+                self._armed = False
+        except KeyboardInterrupt:
+            pass
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # amid its making
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_at_any_moment_mixes_nothing_up(pipelines: Make) -> None:
+    """Whatever it interrupts in the caller's thread, later items get their own results."""
+    numpy = pytest.importorskip("numpy")
+    rng = random.Random(3)
+
+    def work(frame: Any) -> Any:
+        return frame + 1
+
+    pipeline = one(pipelines, limits(max_restarts=1000)(work))
+    pipeline.serialize()
+    pipeline.start()
+    with Alarm() as alarm:
+        for number in range(300):
+            frame = numpy.full(20_000 if number % 2 else 5, number)
+            alarm.within(rng.uniform(1e-5, 4e-3), lambda: pipeline.forward(frame))  # noqa: B023
+            if number % 10 == 0:
+                (result,) = pipeline.stream([frame])
+                assert (result == number + 1).all()
+        assert alarm.rings > 20
+    pipeline.cleanup()
+    assert broken_law(pipeline.statistics()) == []
