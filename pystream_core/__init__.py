@@ -1,6 +1,6 @@
 """The minimal core of PyStream: the door for plugin authors."""
 
-from ._call import Step as Step
+from ._call import CalledBack as CalledBack, Step as Step
 from ._chain import Chain as Chain
 from ._channel import Channel as Channel, ChannelClosed as ChannelClosed
 from ._coroutines import Call as Call, Outcome as Outcome
@@ -42,13 +42,14 @@ from ._options import (
     parameters as parameters,
 )
 from ._pipeline import Pipeline as Pipeline
-from ._placement import Placement as Placement
+from ._placement import PlacedStage as PlacedStage, Placement as Placement
 from ._plan import (
     MAIN_PIPELINE_NAME as MAIN_PIPELINE_NAME,
     Plan as Plan,
     Retry as Retry,
     StageOptions as StageOptions,
     StageSpec as StageSpec,
+    flushes as flushes,
 )
 from ._registry import (
     Available as Available,
@@ -60,7 +61,13 @@ from ._registry import (
     stage as stage,
 )
 from ._results import ResultStream as ResultStream
-from ._stage import SKIP as SKIP, Stage as Stage, StageFactory as StageFactory, factory as factory
+from ._stage import (
+    SKIP as SKIP,
+    Stage as Stage,
+    StageFactory as StageFactory,
+    call_kind as call_kind,
+    factory as factory,
+)
 from ._ticker import Ticker as Ticker
 from .hookspecs import (
     ExecutorSpec as ExecutorSpec,

@@ -14,7 +14,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from ._coroutines import Call, Outcome, value_of
-from ._errors import PyStreamError, StageError, describe_error, safe_repr
+from ._errors import PyStreamError, StageError, WorkerLost, describe_error, safe_repr
 from ._executor import Envelope, Reply, Run
 from ._ledger import Counters
 from ._lifecycle import Instance
@@ -26,7 +26,7 @@ logger = logging.getLogger("PyStream")
 
 
 class CalledBack(BaseException):
-    """The run was stopped while a coroutine was awaited. Internal to executors."""
+    """The run was stopped while a call was waited for. For executors and placements."""
 
 
 _PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)  # not failures in the caller's thread
@@ -499,6 +499,8 @@ class Step:
                     return result
                 error = result or error
             policy = policy.then
+        if isinstance(error, WorkerLost) and error.final:
+            policy = "stop"
         failure = self._failure(envelope, error)
         if callable(policy):
             return self._ask(policy, envelope, failure)

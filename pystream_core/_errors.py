@@ -136,12 +136,16 @@ class WorkerLost(PyStreamError):
     Attributes:
         path: full path of the stage.
         exitcode: exit status of the process, negative for a signal, None if unknown.
+        final: there will be no other process, so the pipeline stops whatever ``on_error`` says.
     """
 
-    def __init__(self, message: str, *, path: str = "", exitcode: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, path: str = "", exitcode: int | None = None, final: bool = False
+    ) -> None:
         super().__init__(message)
         self.path = path
         self.exitcode = exitcode
+        self.final = final
 
 
 class DrainTimeout(PyStreamError, TimeoutError):

@@ -378,6 +378,8 @@ class Run:
         self._halts.put(None)
         for reply in list(self.replies):  # its item may lie where no worker comes any more
             reply.settle(SKIP, self.refusal())
+        for kept in self.instances:
+            kept.call_off()
 
     def pause(self, seconds: float) -> bool:
         """Wait that long on behalf of a stage; False at once when the run is stopped."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from ._coroutines import EventLoop
 from ._errors import PipelineBusy, PlanError, StageError, describe_error, safe_repr
+from ._placement import PlacedStage
 from ._plan import StageSpec, check_flush, check_kind, check_place, flushes
 from ._stage import CallKind, Stage, call_kind
 
@@ -77,6 +78,8 @@ class Instance:
         with self._lock:
             self._in_use = True
             self._due = False
+        if isinstance(self.stage, PlacedStage):
+            self.stage.begin()
         if self._ready:
             return
         self.in_setup = self.tried = True
@@ -126,6 +129,13 @@ class Instance:
         instance is stuck from now on."""
         with self._lock:
             self.stuck = self._in_use
+        if self.stuck and isinstance(self.stage, PlacedStage):
+            self.stage.forsake()
+
+    def call_off(self) -> None:
+        """The run has been stopped; a placed stage ends its call. Takes no lock."""
+        if isinstance(self.stage, PlacedStage):
+            self.stage.call_off()
 
     def come_back(self, *, clean_up: bool) -> BaseException | None:
         """Its worker is done with it; clean it up if asked to now or while it was stuck.
@@ -199,6 +209,11 @@ class Instances:
     def loops(self) -> set[EventLoop]:
         """Where coroutines of its instances run; also begun by an earlier run. Takes no lock."""
         return {one.loop for one in tuple(self._all) if one.loop is not None}
+
+    def call_off(self) -> None:
+        """The run has been stopped; placed stages end their calls. Takes no lock."""
+        for one in tuple(self._all):
+            one.call_off()
 
     def surplus(self, workers: int) -> list[Instance]:
         """Instances that an earlier executor with more workers has left."""

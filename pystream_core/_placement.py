@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from ._plan import StageSpec
+from ._stage import Stage
 
 
 class Placement(ABC):
@@ -23,6 +25,9 @@ class Placement(ABC):
     - a call blocks until the answer is there, holds no interpreter lock while it waits, and
       raises what the stage raised, or ``WorkerLost``.
     - ``path``, ``options`` and ``kind`` of the specification stay as they are.
+
+    What stands in place of the stage may be a ``PlacedStage``: then it is told when nobody
+    waits for its running call any more, and can end it.
     """
 
     @abstractmethod
@@ -32,3 +37,21 @@ class Placement(ABC):
         Raises:
             PlanError: the stage cannot be placed, with what to do about it.
         """
+
+
+class PlacedStage(Stage[Any]):
+    """A stage whose call happens elsewhere, so that it can be ended from outside.
+
+    All three are called from any thread, also in a destructor: they must not block, take a
+    lock or raise. A call that was ended raises ``CalledBack``; its item counts as dropped.
+    """
+
+    def begin(self) -> None:
+        """Another run begins to use it, still set up: what called it off is over."""
+
+    def call_off(self) -> None:
+        """The run has been stopped: a running call should end soon, the cleanup is still to
+        come. May come again."""
+
+    def forsake(self) -> None:
+        """Nobody waits for it any more: whatever is running, a cleanup too, should end now."""

@@ -39,6 +39,7 @@ PLUGINS = {
     "sqlite": "pystream_sqlite",
     "stages": "pystream_stages",
     "video": "pystream_video",
+    "processes": "pystream_processes",
     "cli": "pystream_cli",
     "bundle": "pystream",
 }

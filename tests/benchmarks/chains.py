@@ -1,8 +1,10 @@
-"""What one writes by hand without a library: a bare loop, a chain of threads and queues."""
+"""What one writes by hand without a library: a bare loop, chains of threads or processes and
+queues."""
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import queue
 import threading
 import time
@@ -46,6 +48,42 @@ def threads_and(make_queue: Callable[[], Any]) -> Runner:
 
 bounded = threads_and(lambda: queue.Queue(64))
 unbounded = threads_and(queue.SimpleQueue)
+
+
+@contextmanager
+def processes(source: Iterable[Any], stages: Sequence[Stage]) -> Iterator[Iterable[Any]]:
+    """A process for each stage, a thread that feeds, and a multiprocessing.Queue for each hop;
+    None ends it."""
+    queues: list[Any] = [multiprocessing.Queue(4) for _ in range(len(stages) + 1)]
+    workers = [
+        multiprocessing.Process(target=_work_until_none, args=(stage, *ends), daemon=True)
+        for stage, ends in zip(stages, itertools.pairwise(queues), strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    feeder = threading.Thread(target=_feed_and_none, args=(source, queues[0]), daemon=True)
+    feeder.start()
+    yield _until_none(queues[-1])
+    feeder.join()
+    for worker in workers:
+        worker.join()
+
+
+def _until_none(source: Any) -> Iterator[Any]:
+    while (item := source.get()) is not None:
+        yield item
+
+
+def _feed_and_none(source: Iterable[Any], target: Any) -> None:
+    for item in source:
+        target.put(item)
+    target.put(None)
+
+
+def _work_until_none(stage: Stage, source: Any, target: Any) -> None:
+    for item in _until_none(source):
+        target.put(stage(item))
+    target.put(None)
 
 
 def _feed(source: Iterable[Any], target: Any) -> None:

@@ -21,6 +21,17 @@ def pypeln(source: Iterable[Any], stages: Sequence[Stage]) -> Iterator[Iterable[
 
 
 @contextmanager
+def pypeln_processes(source: Iterable[Any], stages: Sequence[Stage]) -> Iterator[Iterable[Any]]:
+    """pypeln's processes, with short queues."""
+    from pypeln import process
+
+    results = source
+    for stage in stages:
+        results = process.map(stage, results, workers=1, maxsize=4)
+    yield results
+
+
+@contextmanager
 def spdl(source: Iterable[Any], stages: Sequence[Stage]) -> Iterator[Iterable[Any]]:
     """SPDL with a thread for each stage."""
     from spdl.pipeline import PipelineBuilder

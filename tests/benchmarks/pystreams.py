@@ -32,6 +32,23 @@ def threads(source: Iterable[Any], stages: Sequence[Stage]) -> Iterator[Iterable
         yield pipeline.stream(source)
 
 
+@contextmanager
+def processes(source: Iterable[Any], stages: Sequence[Stage]) -> Iterator[Iterable[Any]]:
+    """The same with every stage in a worker process."""
+    with described(stages).parallelize(placement="process") as pipeline:
+        yield pipeline.stream(source)
+
+
+@contextmanager
+def serial_in_processes(source: Iterable[Any], stages: Sequence[Stage]) -> Iterator[Iterable[Any]]:
+    """One item at a time, each stage in a worker process: nothing overlaps."""
+    pipeline = pystream.Pipeline()
+    for stage in stages:
+        pipeline.add(stage, placement="process")
+    with pipeline.serialize():
+        yield pipeline.stream(source)
+
+
 def threads_with_workers(stage_of_many: int, workers: int) -> Runner:
     """The same with several workers for one of the stages, in order."""
 

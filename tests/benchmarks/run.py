@@ -1,4 +1,4 @@
-"""Measures the ten speed goals and prints one table. Not a test; run by hand:
+"""Measures the speed goals and prints one table. Not a test; run by hand:
 
     python -m pip install -r requirements-dev.txt -r tests/benchmarks/requirements.txt
     python tests/benchmarks/run.py [--goal 2] [--rounds 5] [--quick] [--json]

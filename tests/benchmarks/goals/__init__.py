@@ -1,4 +1,4 @@
-"""The ten goals: each module has a ``TITLE`` and a ``measure`` that gives its figures."""
+"""The goals: each module has a ``TITLE`` and a ``measure`` that gives its figures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from measuring import Settings
 
 from . import (
     cores,
+    crossings,
     footprint,
     hops,
     loop,
@@ -31,4 +32,5 @@ GOALS: dict[int, Callable[[Settings], Outcome]] = {
     8: loop.measure,
     9: starting.measure,
     10: footprint.measure,
+    11: crossings.measure,
 }

@@ -1,0 +1,378 @@
+"""The stage that an executor's worker calls in place of a placed one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import pickle
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final, NoReturn
+
+from pystream_core import CalledBack, PlacedStage, WorkerLost
+
+from . import _records
+from ._bell import give_back, take_bell
+from ._limits import Limits
+from ._pool import pool
+from ._process import Died, Late, Process, _values
+from ._raised import disclose
+from ._wire import (
+    BEGIN,
+    CALL,
+    CLEANUP,
+    CLOSE,
+    END,
+    NEXT,
+    NOTED,
+    RAISED,
+    SETUP,
+    VALUE,
+    Message,
+)
+
+logger = logging.getLogger("PyStream")
+
+_LONGEST: Final = math.inf
+_WEDGED: Final = 0.5  # seconds that the answer to an interrupted call may still take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be placed.
+
+    Attributes:
+        path: of the stage, as text.
+        name: the last part of it.
+        recipe: what the process makes the stage of.
+        limits: what it is allowed.
+        read_only: other branches have the same item, so it must not be written to.
+        may_share: its input may lie in shared memory as it is; a stage that is called again
+            with the same item gets a copy each time.
+    """
+
+    path: str
+    name: str
+    recipe: bytes
+    limits: Limits
+    read_only: bool
+    may_share: bool
+
+
+class Placed(PlacedStage):
+    """A worker's end of a stage in a process.
+
+    Used by the worker alone, but for ``call_off`` and ``forsake``, which set a flag and ring.
+
+    Attributes:
+        span_ns: when the last call in the process began and ended, as ``perf_counter_ns`` says
+            there; on one machine it is the same clock.
+    """
+
+    expands = False
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._process: Process | None = None
+        self._bell = take_bell()
+        self._called_off = self._forsaken = False
+        self._until = _LONGEST
+        self._in_cleanup = False
+        self._restarts: deque[float] = deque()
+        self._entered = False
+        self.span_ns = (0, 0)
+
+    # -- its life ----------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Start the process and set the stage up in it. Raises what that raises."""
+        pool().enter(self)
+        self._entered = True
+        self._allow(None)
+        try:
+            self._start()
+        except BaseException:
+            self._end(lost=True)
+            raise
+
+    def __call__(self, data: Any) -> Any:
+        """Call the stage in its process."""
+        return self._value(self._ask_for(CALL, data))
+
+    def cleanup(self) -> None:
+        """Clean the stage up in its process, and end that."""
+        self._in_cleanup = True
+        self._until = monotonic() + _WEDGED
+        lost = True
+        try:
+            process = self._process
+            if process is None or process.unsure or not process.alive():
+                logger.warning(
+                    "the process of stage %r has died, or was killed in a call that did not end, "
+                    "so its cleanup did not run",
+                    self._order.path,
+                )
+                return
+            self._catch_up()
+            self._until = _LONGEST
+            self._done(self._exchange(CLEANUP))
+            lost = False
+        finally:
+            self._end(lost=lost)
+
+    # -- stopping ----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Another run begins to use it."""
+        self._called_off = self._forsaken = False
+
+    def call_off(self) -> None:
+        """Give a running call its grace, then end it."""
+        self._called_off = True
+        self._bell.ring()
+
+    def forsake(self) -> None:
+        """End whatever is running."""
+        self._forsaken = True
+        self._bell.ring()
+
+    def _allow(self, seconds: float | None) -> None:
+        """Give what follows so much time."""
+        self._until = _LONGEST if seconds is None else monotonic() + seconds
+
+    def _deadline(self) -> float:
+        if self._forsaken:
+            return 0.0
+        if self._called_off and not self._in_cleanup:
+            self._until = min(self._until, monotonic() + self._order.limits.grace)
+        return self._until
+
+    # -- calls -------------------------------------------------------------------------
+
+    def _ask_for(self, kind: int, data: Any = None) -> Message:
+        """What the process answers to a call."""
+        process = self._usable()
+        self._allow(self._order.limits.timeout)
+        try:
+            while True:
+                try:
+                    self._send_call(process, kind, data)
+                    break
+                except Died as error:  # before it had the whole message, so the item is unharmed
+                    if kind != CALL:
+                        raise
+                    self._replace(_how(error.exitcode))
+                    process = self._usable()
+                    self._allow(self._order.limits.timeout)
+            message = process.receive()
+        except (Died, Late) as error:
+            self._lost(error)
+        self.span_ns = (message.start_ns, message.end_ns)
+        return message
+
+    def _send_call(self, process: Process, kind: int, data: Any) -> None:
+        if kind != CALL:
+            process.send(kind)
+            return
+        try:
+            process.send_value(CALL, data)
+        except (Died, Late):
+            raise
+        except Exception as error:
+            raise TypeError(
+                f"the item ({type(data).__name__}) cannot be pickled for the way to the process "
+                f"of stage {self._order.path!r}: {error}. Leave out placement for a stage that "
+                f"takes such items"
+            ) from error
+
+    def _value(self, message: Message) -> Any:
+        process = self._process
+        assert process is not None
+        kind = message.kind & ~NOTED
+        try:
+            if kind == RAISED:
+                raise disclose(_values(message))  # type: ignore[arg-type]
+            return process.value_of(message) if kind == VALUE else None
+        finally:
+            process.settle()
+
+    def _done(self, message: Message) -> None:
+        """Take an answer that has no value."""
+        self._value(message)
+
+    def _exchange(self, kind: int, *parts: bytes) -> Message:
+        """Ask for something other than a call."""
+        assert self._process is not None
+        try:
+            self._process.send(kind, parts)
+            return self._process.receive()
+        except (Died, Late) as error:
+            self._lost(error)
+
+    def _catch_up(self) -> None:
+        """Take the answer of a call that was interrupted here (Ctrl-C) before it came."""
+        process = self._process
+        assert process is not None
+        if process.owed:
+            try:
+                process.receive()
+            except (Died, Late) as error:
+                self._lost(error)
+            process.settle()
+
+    # -- processes ---------------------------------------------------------------------
+
+    def _start(self) -> None:
+        order = self._order
+        self._process = Process(pool(), self._bell, self._deadline, may_share=order.may_share)
+        begin = {
+            "path": sys.path,
+            "argv": sys.argv,
+            "folder": _folder(),
+            "environ": dict(os.environ),
+            "levels": _records.levels(),
+            "read_only": order.read_only,
+            "expands": self.expands,
+        }
+        self._done(self._exchange(BEGIN, pickle.dumps(begin)))
+        self._done(self._exchange(SETUP, pickle.dumps(order.name), order.recipe))
+
+    def _usable(self) -> Process:
+        """The process; a fresh one in place of one that has died."""
+        process = self._process
+        if process is not None and process.unsure:
+            self._replace("was killed, since Ctrl-C came amid a message to it")
+        elif process is not None and process.owed:
+            self._allow(self._order.limits.timeout)
+            self._catch_up()
+        if self._process is None:
+            self._restart()
+        assert self._process is not None
+        return self._process
+
+    def _replace(self, how: str) -> None:
+        """It has ended while it had nothing to do, or is no longer of use."""
+        assert self._process is not None
+        self._process.lose()
+        self._process = None
+        logger.warning(
+            "the process of stage %r %s between two items: a fresh one takes its place",
+            self._order.path,
+            how,
+        )
+
+    def _restart(self) -> None:
+        limits, now = self._order.limits, monotonic()
+        restarts = self._restarts
+        while restarts and now - restarts[0] > limits.period:
+            restarts.popleft()
+        if len(restarts) >= limits.max_restarts:
+            raise WorkerLost(
+                f"the process of stage {self._order.path!r} died {len(restarts) + 1} times within "
+                f"{limits.period:g} s, so no other one is started. Look for what kills it "
+                f"(memory, a crash in C code), or allow more with limits(max_restarts=...)",
+                path=self._order.path,
+                final=True,
+            )
+        restarts.append(now)
+        self._allow(None)
+        try:
+            self._start()
+        except BaseException:
+            if self._process is not None:
+                self._process.lose()
+                self._process = None
+            raise
+
+    def _lost(self, error: Died | Late) -> NoReturn:
+        """The call has no answer: be done with the process, and say why."""
+        process, self._process = self._process, None
+        code = process.lose() if process is not None else None
+        path, limits = self._order.path, self._order.limits
+        if isinstance(error, Died):
+            raise WorkerLost(
+                f"the process of stage {path!r} {_how(error.exitcode)}{self._while()}"
+                f"{_hint(error.exitcode)}",
+                path=path,
+                exitcode=error.exitcode,
+            ) from None
+        if not self._in_cleanup and (self._called_off or self._forsaken):
+            raise CalledBack from None
+        raise WorkerLost(
+            f"the process of stage {path!r} was killed{self._while()}, since that took longer "
+            + (f"than its timeout of {limits.timeout:g} s" if limits.timeout else "than allowed"),
+            path=path,
+            exitcode=code,
+        ) from None
+
+    def _while(self) -> str:
+        return " during its cleanup" if self._in_cleanup else " while it worked"
+
+    def _end(self, *, lost: bool) -> None:
+        process, self._process = self._process, None
+        self._in_cleanup = False
+        if process is not None and lost:
+            process.lose()
+        elif process is not None:
+            process.leave()
+        if self._entered:
+            self._entered = False
+            pool().leave(self)
+            give_back(self._bell)
+
+
+class PlacedGenerator(Placed):
+    """The same for a generator stage: every output is an answer of its own."""
+
+    expands = True
+
+    def __call__(self, data: Any) -> Iterator[Any]:
+        """Each output of the stage, made in its process when it is asked for."""
+        message = self._ask_for(CALL, data)
+        del data
+        ended = False
+        try:
+            while message.kind & ~NOTED != END:
+                ended = message.kind & ~NOTED == RAISED
+                yield self._value(message)
+                message = self._ask_for(NEXT)
+            ended = True
+            self._done(message)
+        except (WorkerLost, CalledBack):
+            ended = True
+            raise
+        finally:
+            process = self._process
+            if not ended and process is not None and not (process.owed or process.unsure):
+                self._done(self._ask_for(CLOSE))
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been deleted
+        return os.sep
+
+
+def _how(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None:
+        return "was lost"
+    if code >= 0:
+        return f"ended with exit status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was ended by {name}"
+
+
+def _hint(code: int | None) -> str:
+    """What may have been the reason."""
+    killed = code is not None and -code == signal.SIGKILL
+    return " (the system does that when memory runs out)" if killed else ""

@@ -1,0 +1,309 @@
+"""The shared memory that the main process owns, in blocks of a few sizes.
+
+A block is lent as a lease: an exporter over its bytes. Every view of the bytes here, every array
+made of one, a call under way and a child that still looks at the block hold the exporter. When
+the last of them lets go the block comes back, and not before; nobody has to say so.
+
+Blocks are cut out of nameless segments (descriptors are scarcer than blocks). A full pool makes
+whoever needs a block wait for one to come back, a quarter of a second at most: a reader may keep
+all results in a list, and then none ever does. From then on, until one has come back, nobody
+waits, and what finds no block travels through the pipe, counted.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Final
+
+from pystream_core import PlanError
+
+from ._memory import Map, make_nameless, view_of
+from ._wire import Range
+
+VARIABLE: Final = "PYSTREAM_SHARED_MEMORY_MB"
+_DEFAULT_MB: Final = 256
+_PATIENCE: Final = 0.25  # seconds
+_PAGE: Final = 65536
+_SEGMENT: Final = 4 << 20  # bytes; larger blocks have a segment each
+
+
+class Segment:
+    """Memory cut into blocks of one size."""
+
+    def __init__(self, number: int, block_size: int) -> None:
+        self.number = number
+        self.block_size = block_size
+        self.blocks = max(1, _SEGMENT // block_size)
+        self.size = self.blocks * block_size
+        self.descriptor = make_nameless(self.size)
+        try:
+            self.map = Map(self.descriptor, self.size)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self.free = list(range(self.blocks))
+        self.lent: dict[int, weakref.ref[Any]] = {}  # the exporters, by block
+
+    def close(self) -> None:
+        """It can no longer be sent. The memory lives on as long as someone sees a block of it."""
+        os.close(self.descriptor)
+
+
+class Lease:
+    """A block that is in use, as it is for as long as ``exporter`` lives."""
+
+    __slots__ = ("exporter", "index", "segment")
+
+    def __init__(self, segment: Segment, index: int, exporter: Any) -> None:
+        self.segment = segment
+        self.index = index
+        self.exporter = exporter
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Which block."""
+        return self.segment.number, self.index
+
+    @property
+    def address(self) -> int:
+        """Where its bytes lie in this process."""
+        return self.segment.map.address + self.index * self.segment.block_size
+
+    def range(self, offset: int, length: int) -> Range:
+        """A piece of it, as messages say it."""
+        return Range(self.segment.number, self.index * self.segment.block_size + offset, length)
+
+    def view(self, piece: Range) -> memoryview:
+        """The bytes of a piece of it, which keep it lent."""
+        begin = piece.offset - self.index * self.segment.block_size
+        return view_of(self.exporter)[begin : begin + piece.length]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolStatistics:
+    """What the shared memory of this process is doing.
+
+    Attributes:
+        limit: bytes that it may have.
+        size: bytes that it has now, in blocks free and lent.
+        lent: blocks in use.
+        waits: how often someone had to wait for a block.
+        refused: how often none could be had, so that the pipe was taken.
+    """
+
+    limit: int
+    size: int
+    lent: int
+    waits: int
+    refused: int
+
+
+class Pool:
+    """The blocks of this process.
+
+    ``_turn`` is held by the one that takes a block, also while it waits for one, so those who
+    need one wait in turn; it alone takes from ``_returned``, and the last to ``leave``.
+    ``_lock`` guards the rest, for a few instructions. Blocks come back through ``_returned`` from
+    wherever the last view is let go, in a destructor too: that only posts.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._returned: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        self._segments: dict[int, Segment] = {}
+        self._starts: list[tuple[int, int]] = []  # (address, number), sorted
+        self._size = 0
+        self._numbers = 0
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
+        self._starved = False
+        self._waits = self._refused = self._lent = 0
+        self.generation = 0  # of the set of segments that are gone
+
+    def enter(self, user: object) -> None:
+        """A placed stage begins to use it."""
+        with self._lock:
+            self._users.add(user)
+
+    def leave(self, user: object) -> None:
+        """A placed stage is done. After the last one memory goes back to the system, what is
+        still seen as soon as it is not."""
+        with self._lock:
+            self._users.discard(user)
+            if len(self._users):
+                return
+            self._collect()  # nobody is left to wait for these
+            for segment in list(self._segments.values()):
+                self._drop(segment)
+
+    def lease(self, size: int) -> Lease | None:
+        """A block of at least so many bytes.
+
+        Blocks while the pool is full, at most a quarter of a second. None: there is none.
+        """
+        block_size = _class_of(size)
+        if max(block_size, _SEGMENT) > self.limit:
+            with self._turn:
+                self._refused += 1
+            return None
+        deadline = monotonic() + _PATIENCE
+        with self._turn:
+            found = self._take(block_size)
+            if found is None and not self._starved:
+                self._waits += 1
+            while found is None:
+                left = deadline - monotonic()
+                if self._starved or left <= 0 or not self._await_one(left):
+                    self._starved = True
+                    self._refused += 1
+                    return None
+                found = self._take(block_size)
+            return found
+
+    def find(self, address: int, length: int) -> tuple[Lease, int] | None:
+        """The lease of the block that these bytes lie in, and where."""
+        with self._lock:
+            position = bisect.bisect_right(self._starts, (address, 1 << 62)) - 1
+            if position < 0:
+                return None
+            start, number = self._starts[position]
+            segment = self._segments[number]
+            if address + length > start + segment.size:
+                return None
+            index, offset = divmod(address - start, segment.block_size)
+            found = segment.lent.get(index)
+        exporter = None if found is None else found()
+        return None if exporter is None else (Lease(segment, index, exporter), offset)
+
+    def stale(self, known: set[int]) -> list[int]:
+        """Which of these segments are gone."""
+        with self._lock:
+            return [number for number in known if number not in self._segments]
+
+    def statistics(self) -> PoolStatistics:
+        """Figures of now."""
+        with self._lock:
+            return PoolStatistics(
+                limit=self.limit,
+                size=self._size,
+                lent=max(0, self._lent - self._returned.qsize()),
+                waits=self._waits,
+                refused=self._refused,
+            )
+
+    # -- in turn -----------------------------------------------------------------------
+
+    def _await_one(self, patience: float) -> bool:
+        try:
+            back = self._returned.get(timeout=patience)
+        except Empty:
+            return False
+        with self._lock:
+            self._accept(*back)
+        return True
+
+    def _take(self, block_size: int) -> Lease | None:
+        with self._lock:
+            self._collect()
+            for segment in self._segments.values():
+                if segment.block_size == block_size and segment.free:
+                    return self._lend(segment)
+            new = max(1, _SEGMENT // block_size) * block_size
+            if self._size + new > self.limit:
+                self._drop_free()
+            if self._size + new > self.limit:
+                return None
+            return self._lend(self._add_segment(block_size))
+
+    # -- under the lock ----------------------------------------------------------------
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                self._accept(*self._returned.get_nowait())
+            except Empty:
+                return
+
+    def _accept(self, number: int, index: int) -> None:
+        segment = self._segments.get(number)
+        if segment is None:  # it went with the last stage
+            return
+        del segment.lent[index]
+        segment.free.append(index)
+        self._lent -= 1
+        self._starved = False
+
+    def _add_segment(self, block_size: int) -> Segment:
+        self._numbers += 1
+        segment = Segment(self._numbers, block_size)
+        self._segments[segment.number] = segment
+        bisect.insort(self._starts, (segment.map.address, segment.number))
+        self._size += segment.size
+        return segment
+
+    def _lend(self, segment: Segment) -> Lease:
+        index = segment.free.pop()
+        exporter = segment.map.exporter(index * segment.block_size, segment.block_size)
+        key, come_back = (segment.number, index), self._returned.put
+        segment.lent[index] = weakref.ref(exporter, lambda _: come_back(key))
+        self._lent += 1
+        return Lease(segment, index, exporter)
+
+    def _drop_free(self) -> None:
+        for segment in list(self._segments.values()):
+            if len(segment.free) == segment.blocks:
+                self._drop(segment)
+
+    def _drop(self, segment: Segment) -> None:
+        segment.close()
+        self._lent -= len(segment.lent)
+        del self._segments[segment.number]
+        self._starts.remove((segment.map.address, segment.number))
+        self._size -= segment.size
+        self.generation += 1
+
+
+def _class_of(size: int) -> int:
+    """The size of block for so many bytes: four sizes for each power of two, at most a quarter
+    too large (memory that nobody touches costs nothing)."""
+    step = max(_PAGE, 1 << max(0, size.bit_length() - 3))
+    return -(-size // step) * step
+
+
+def _limit() -> int:
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return _DEFAULT_MB << 20
+    try:
+        megabytes = int(text)
+    except ValueError:
+        megabytes = -1
+    if megabytes < 0:
+        raise PlanError(
+            f"{VARIABLE} must be a whole number of megabytes from 0, not {text!r}; without it "
+            f"shared memory may grow to {_DEFAULT_MB}"
+        )
+    return megabytes << 20
+
+
+@functools.cache
+def _pool_of(process: int) -> Pool:  # noqa: ARG001  (a forked child has a pool of its own)
+    return Pool(_limit())
+
+
+def pool() -> Pool:
+    """The one of this process."""
+    return _pool_of(os.getpid())
+
+
+def shared_memory() -> PoolStatistics:
+    """What the shared memory of this process is doing."""
+    return pool().statistics()

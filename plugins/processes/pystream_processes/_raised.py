@@ -1,0 +1,61 @@
+"""What a stage raised in its process, brought to the parent."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Sequence
+
+from pystream_core import PyStreamError
+
+
+class ChildTraceback(Exception):
+    """The traceback of an exception in the process where it was raised, as text. It is the
+    ``__cause__`` of what is raised here, so that logs show it."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+class RemoteError(PyStreamError):
+    """A stage in a process raised something that cannot be pickled: its type and text."""
+
+
+def enclose(error: BaseException) -> list[bytes]:
+    """The parts of a RAISED message. Never raises."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except BaseException as second:  # its str raises
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        text = f"{frames}{type(error).__name__} (its text raises {type(second).__name__})\n"
+    return [_pickled(error, text), text.encode(errors="backslashreplace")]
+
+
+def _pickled(error: BaseException, text: str) -> bytes:
+    import cloudpickle  # the plugin is looked at without it
+
+    try:
+        stream: bytes = cloudpickle.dumps(error)
+        if type(pickle.loads(stream)) is type(error):
+            return stream
+    except BaseException:  # its __reduce__, or what makes it again
+        pass
+    name = type(error).__qualname__
+    said = text.rstrip().rpartition("\n")[2]
+    return pickle.dumps(RemoteError(said if name in said else f"{name}: {said}"))
+
+
+def disclose(parts: Sequence[bytes | bytearray]) -> BaseException:
+    """The exception of a RAISED message, of its original type where that can be had here."""
+    stream, text = parts
+    said = bytes(text).decode()
+    error: BaseException
+    try:
+        error = pickle.loads(stream)
+        assert isinstance(error, BaseException)
+    except BaseException as second:
+        error = RemoteError(
+            f"{said.rstrip().rpartition(chr(10))[2]} (it cannot be unpickled here: {second!r})"
+        )
+    error.__cause__ = ChildTraceback(said)
+    return error

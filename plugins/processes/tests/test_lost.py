@@ -1,0 +1,505 @@
+"""A process that dies costs the item it had, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from pystream_processes import limits
+
+from pystream_core import SKIP, CleanupError, Pipeline, Retry, Stage, StageError, WorkerLost
+from pystream_core.testing import broken_law, in_thread, wait_until
+
+Make = Callable[..., Pipeline]
+
+PLACED: dict[str, Any] = {"placement": "process"}
+
+
+def die(how: Any) -> Any:
+    """End this process in that way; other items pass."""
+    if how == "exit":
+        os._exit(7)
+    if how == "segfault":
+        import ctypes
+
+        ctypes.string_at(0)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "memory":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return how
+
+
+def stuck(item: Any) -> Any:
+    """Never returns from an item that is ``"stuck"``."""
+    while item == "stuck":
+        threading.Event().wait(1000)
+    return item
+
+
+class Dying(Stage[Any]):
+    """Dies in a phase of its life, once if it can tell by a file."""
+
+    def __init__(self, phase: str, once: str = "") -> None:
+        self.phase = phase
+        self.once = once
+
+    def reach(self, phase: str) -> None:
+        if phase != self.phase:
+            return
+        if self.once:
+            try:
+                Path(self.once).touch(exist_ok=False)
+            except FileExistsError:
+                return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def setup(self) -> None:
+        self.reach("setup")
+
+    def __call__(self, data: Any) -> Any:
+        self.reach("call")
+        return Dies(self) if self.phase == "reply" else data
+
+    def cleanup(self) -> None:
+        self.reach("cleanup")
+
+
+class Dies:
+    """Kills the process that pickles it, or that makes it again."""
+
+    def __init__(self, stage: Dying | None = None, where: str = "") -> None:
+        self.stage = stage
+        self.where = where
+
+    def __reduce__(self) -> Any:
+        if self.stage is not None:
+            self.stage.reach("reply")
+            return Dies, ()
+        return (die, ("kill",)) if self.where == "there" else (Dies, ())
+
+
+@pytest.fixture(params=["serial", "threads"])
+def turn(request: pytest.FixtureRequest) -> Callable[[Pipeline], Pipeline]:
+    """Chooses an executor."""
+    if request.param == "serial":
+        return lambda pipeline: pipeline.serialize()
+    return lambda pipeline: pipeline.parallelize()
+
+
+def one(pipelines: Make, stage: Any, **options: Any) -> Pipeline:
+    """A pipeline of one placed stage."""
+    pipeline = pipelines()
+    pipeline.add(stage, "A", **PLACED, **options)
+    return pipeline
+
+
+# -- one item --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "exitcode", "said"),
+    [
+        ("exit", 7, "ended with exit status 7 while it worked"),
+        ("segfault", -signal.SIGSEGV, "was ended by SIGSEGV"),
+        (
+            "kill",
+            -signal.SIGKILL,
+            "SIGKILL while it worked (the system does that when memory",
+        ),
+        ("memory", -signal.SIGTERM, "was ended by SIGTERM"),
+    ],
+)
+def test_a_process_that_dies_costs_one_item(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline], how: str, exitcode: int, said: str
+) -> None:
+    """The failure says how it ended; a fresh process takes the next item."""
+    lost: list[StageError] = []
+
+    def note(failure: StageError) -> Any:
+        lost.append(failure)
+        return SKIP
+
+    pipeline = one(pipelines, die, on_error=note)
+    with turn(pipeline):
+        assert list(pipeline.stream([1, how, 3])) == [1, 3]
+    (failure,) = lost
+    cause = failure.__cause__
+    assert isinstance(cause, WorkerLost)
+    assert (cause.path, cause.exitcode, cause.final) == ("MainPipeline__A", exitcode, False)
+    assert said in str(cause)
+    assert failure.item == how
+    assert pipeline.statistics().failed == 1
+
+
+def test_every_policy_sees_it(pipelines: Make, turn: Callable[[Pipeline], Pipeline]) -> None:
+    """skip goes on, stop stops, Retry tries in a fresh process."""
+    pipeline = one(pipelines, die, on_error="skip")
+    with turn(pipeline):
+        assert list(pipeline.stream([1, "kill", 3])) == [1, 3]
+    pipeline = one(pipelines, die)
+    turn(pipeline)
+    with pytest.raises(StageError) as caught:
+        list(pipeline.stream([1, "kill", 3]))
+    assert isinstance(caught.value.__cause__, WorkerLost)
+
+
+def test_retry_gives_the_item_to_a_fresh_process(pipelines: Make, tmp_path: Path) -> None:
+    """Within a second; what the first one had done to the item is not seen."""
+    numpy = pytest.importorskip("numpy")
+    path = str(tmp_path / "once")
+
+    def half_done(frame: Any) -> Any:
+        frame += 1
+        try:
+            Path(path).touch(exist_ok=False)
+        except FileExistsError:
+            return int(frame.sum())
+        return os.kill(os.getpid(), signal.SIGKILL)
+
+    pipeline = pipelines()
+    pipeline.add(lambda number: numpy.zeros(number, dtype="u1"), **PLACED)
+    pipeline.add(half_done, on_error=Retry(1), **PLACED)
+    with pipeline.parallelize():
+        begin = monotonic()
+        assert list(pipeline.stream([100_000])) == [100_000]
+        assert monotonic() - begin < 1
+
+
+@pytest.mark.parametrize("phase", ["setup", "call", "reply", "cleanup"])
+def test_death_in_each_phase_is_told_by_its_phase(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline], phase: str
+) -> None:
+    """A start that fails, an item that fails, a cleanup that fails; nothing hangs."""
+    pipeline = one(pipelines, Dying(phase), on_error="skip")
+    turn(pipeline)
+    if phase == "setup":
+        with pytest.raises(StageError, match="could not be set up: WorkerLost"):
+            pipeline.start()
+        return
+    results = list(pipeline.stream([1, 2]))
+    assert results == ([1, 2] if phase == "cleanup" else [])
+    if phase == "cleanup":
+        with pytest.raises(CleanupError, match="SIGKILL during its cleanup"):
+            pipeline.cleanup()
+    else:
+        pipeline.cleanup()
+        assert pipeline.statistics().failed == 2
+    assert broken_law(pipeline.statistics()) == []
+
+
+@pytest.mark.parametrize("phase", ["call", "reply"])
+def test_what_killed_once_is_over(pipelines: Make, tmp_path: Path, phase: str) -> None:
+    """Retry finds a fresh process that works."""
+    pipeline = one(pipelines, Dying(phase, str(tmp_path / "once")), on_error=Retry(1))
+    with pipeline.parallelize():
+        assert len(list(pipeline.stream([1, 2, 3]))) == 3
+    assert pipeline.statistics().failed == 0
+
+
+def test_an_item_that_kills_where_it_is_unpickled_costs_itself(pipelines: Make) -> None:
+    """In the child; the item is known."""
+    pipeline = one(pipelines, lambda item: item if item == 1 else 0, on_error="skip")
+    with pipeline.parallelize():
+        assert list(pipeline.stream([1, Dies(where="there"), 1])) == [1, 1]
+    assert pipeline.statistics().failed == 1
+
+
+def test_a_generator_keeps_what_it_has_given_out(pipelines: Make) -> None:
+    """Its process dies between two outputs: the first stay, the item failed."""
+
+    def gives_and_dies(item: int) -> Iterator[int]:
+        yield item
+        if item == 1:
+            os._exit(3)
+        yield item
+
+    pipeline = one(pipelines, gives_and_dies, on_error="skip")
+    with pipeline.parallelize():
+        assert list(pipeline.stream([0, 1, 2])) == [0, 0, 1, 2, 2]
+    assert pipeline.statistics().failed == 1
+
+
+def test_a_process_that_dies_idle_costs_nothing(
+    pipelines: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next item finds a fresh one, and a WARNING tells."""
+    pipeline = one(pipelines, lambda item: os.getpid())
+    pipeline.parallelize()
+    (first,) = pipeline.stream([1])
+    kill(first)
+    (second,) = pipeline.stream([1])
+    assert first != second
+    assert "between two items" in caplog.text
+    kill(second)
+    pipeline.cleanup()
+    assert "its cleanup did not run" in caplog.text
+
+
+def kill(process: int) -> None:
+    """Kill it, and wait until it is gone."""
+    os.kill(process, signal.SIGKILL)
+    assert wait_until(lambda: not Path(f"/proc/{process}").exists())
+
+
+# -- too often, too long ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["skip", Retry(20, then="skip")])
+def test_dying_too_often_stops_the_pipeline(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline], policy: Any
+) -> None:
+    """With the number of deaths and what to look for, whatever on_error says."""
+    mortal = limits(max_restarts=2)(lambda item: os._exit(1))
+    pipeline = one(pipelines, mortal, on_error=policy)
+    turn(pipeline)
+    with pytest.raises(StageError, match=r"died 3 times within 60 s.*limits\(max_restarts"):
+        list(pipeline.stream(range(10)))
+
+
+def test_a_call_that_takes_too_long_is_ended(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """Its process is killed, and the item handled as one whose process died."""
+    said: list[str] = []
+
+    def note(failure: StageError) -> Any:
+        said.append(str(failure.__cause__))
+        return SKIP
+
+    pipeline = one(pipelines, limits(timeout=0.1)(stuck), on_error=note)
+    with turn(pipeline):
+        assert list(pipeline.stream([1, "stuck", 3])) == [1, 3]
+    assert "was killed while it worked" in said[0]
+    assert "longer than its timeout of 0.1 s" in said[0]
+
+
+def test_a_stuck_call_ends_soon_after_abort(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """It gets its grace, then its process is killed; nothing is left behind."""
+    pipeline = one(pipelines, limits(grace=0.1)(stuck))
+    turn(pipeline)
+    call = in_thread(lambda: pipeline.forward("stuck"))
+    assert wait_until(lambda: pipeline.statistics().stages[0].received == 1)
+    begin = monotonic()
+    pipeline.abort()
+    pipeline.cleanup()
+    call.wait()
+    assert monotonic() - begin < 1.5
+    assert pipeline.statistics().dropped == {"abort": 1}
+
+
+def test_a_call_that_ends_in_its_grace_is_cleaned_up(pipelines: Make, tmp_path: Path) -> None:
+    """The process lives, and so does its stage's cleanup."""
+    path = str(tmp_path / "cleaned")
+
+    class Slow(Stage[Any]):
+        def __call__(self, data: Any) -> Any:
+            threading.Event().wait(0.1)
+            return data
+
+        def cleanup(self) -> None:
+            Path(path).touch()
+
+    pipeline = one(pipelines, limits(grace=5)(Slow))
+    pipeline.parallelize()
+    pipeline.forward(1)
+    assert wait_until(lambda: pipeline.statistics().stages[0].received == 1)
+    pipeline.abort()
+    pipeline.cleanup()
+    assert Path(path).exists()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_stuck_cleanup_is_ended(pipelines: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """The pipeline's cleanup names it and ends; its process is killed then."""
+
+    class Never(Stage[Any]):
+        def __call__(self, data: Any) -> Any:
+            return os.getpid()
+
+        def cleanup(self) -> None:
+            threading.Event().wait(1000)
+
+    pipeline = one(pipelines, Never)
+    pipeline.parallelize()
+    (process,) = pipeline.stream([1])
+    pipeline.cleanup(timeout=0.1)
+    assert "left behind" in caplog.text
+    assert wait_until(lambda: not Path(f"/proc/{process}").exists())
+
+
+def test_a_stuck_setup_is_ended(pipelines: Make) -> None:
+    """A start that is stopped meanwhile does not wait for it."""
+
+    class Never(Stage[Any]):
+        def setup(self) -> None:
+            threading.Event().wait(1000)
+
+        def __call__(self, data: Any) -> Any:
+            return data
+
+        def cleanup(self) -> None:
+            """Nothing."""
+
+    pipeline = one(pipelines, limits(grace=0.1)(Never))
+    pipeline.parallelize()
+    start = in_thread(pipeline.start)
+    assert wait_until(lambda: any("MainPipeline__A" in t.name for t in threading.enumerate()))
+    begin = monotonic()
+    pipeline.abort()
+    pipeline.cleanup()
+    assert start.wait().error is not None
+    assert monotonic() - begin < 1.5
+
+
+def test_an_idle_cleanup_is_quick(pipelines: Make) -> None:
+    """Within 100 ms with four processes, best of three."""
+    took = []
+    for _ in range(3):
+        pipeline = one(pipelines, lambda item: item, workers=4)
+        pipeline.parallelize()
+        pipeline.run(range(3))
+        begin = monotonic()
+        pipeline.cleanup()
+        took.append(monotonic() - begin)
+    assert min(took) < 0.1
+
+
+# -- under load ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kills", "policy"),
+    [
+        (8, "skip"),
+        (8, Retry(50)),
+        pytest.param(50, "skip", marks=pytest.mark.soak),
+        pytest.param(50, Retry(50), marks=pytest.mark.soak),
+    ],
+)
+def test_random_kills_under_load(pipelines: Make, kills: int, policy: Any) -> None:
+    """Each costs at most the item in hand, counted; order is kept, all else arrives."""
+    numpy = pytest.importorskip("numpy")
+    pids: set[int] = set()
+
+    def work(frame: Any) -> Any:
+        frame[:4] = frame[:4] + 1
+        return frame, os.getpid()
+
+    def unpack(pair: Any) -> Any:
+        pids.add(pair[1])
+        return pair[0]
+
+    patient = limits(max_restarts=1000)(work)
+    pipeline = pipelines()
+    for number in range(2):
+        pipeline.add(patient, f"work{number}", workers=2, on_error=policy, **PLACED)
+        pipeline.add(unpack, f"unpack{number}")
+    pipeline.parallelize()
+    stop = threading.Event()
+    killed: list[int] = []
+
+    def source() -> Iterator[Any]:
+        number = 0
+        while not stop.is_set():
+            yield numpy.full(20_000, number)
+            number += 1
+
+    def murder() -> None:
+        rng = random.Random(5)
+        for _ in range(kills):
+            assert wait_until(lambda: pids - set(killed))
+            victim = rng.choice(sorted(pids - set(killed)))
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+            before = pipeline.statistics().completed
+            assert wait_until(lambda: pipeline.statistics().completed > before + 2)  # noqa: B023
+
+    def murder_and_stop() -> None:
+        try:
+            murder()
+        finally:
+            stop.set()
+
+    murderer = in_thread(murder_and_stop)
+    order = [int(frame[5]) for frame in pipeline.stream(source())]
+    if error := murderer.wait(60).error:
+        raise error
+    pipeline.cleanup()
+    statistics = pipeline.statistics()
+    assert order == sorted(set(order))
+    assert broken_law(statistics) == []
+    assert statistics.admitted == len(order) + statistics.failed
+    assert statistics.failed <= (kills if policy == "skip" else 0)
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------
+
+
+class Alarm:
+    """Raises KeyboardInterrupt in this thread after a while, unless it is disarmed before."""
+
+    def __init__(self) -> None:
+        self._armed = False
+        self.rings = 0
+
+    def __enter__(self) -> Alarm:
+        self._before = signal.signal(signal.SIGALRM, self._ring)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+    def _ring(self, *_: object) -> None:
+        if self._armed:
+            self._armed = False
+            self.rings += 1
+            raise KeyboardInterrupt
+
+    def within(self, seconds: float, call: Callable[[], object]) -> None:
+        """Make a call that may be interrupted."""
+        try:
+            try:
+                self._armed = True
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                call()
+            finally:
+                self._armed = False
+        except KeyboardInterrupt:
+            pass
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # amid its making
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_at_any_moment_mixes_nothing_up(pipelines: Make) -> None:
+    """Whatever it interrupts in the caller's thread, later items get their own results."""
+    numpy = pytest.importorskip("numpy")
+    rng = random.Random(3)
+
+    def work(frame: Any) -> Any:
+        return frame + 1
+
+    pipeline = one(pipelines, limits(max_restarts=1000)(work))
+    pipeline.serialize()
+    pipeline.start()
+    with Alarm() as alarm:
+        for number in range(300):
+            frame = numpy.full(20_000 if number % 2 else 5, number)
+            alarm.within(rng.uniform(1e-5, 4e-3), lambda: pipeline.forward(frame))  # noqa: B023
+            if number % 10 == 0:
+                (result,) = pipeline.stream([frame])
+                assert (result == number + 1).all()
+        assert alarm.rings > 20
+    pipeline.cleanup()
+    assert broken_law(pipeline.statistics()) == []

@@ -1,0 +1,330 @@
+"""Large buffers travel in shared memory, which is never reused while someone sees it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from pystream_processes import _pool, shared_memory
+from pystream_processes._memory import address_of, copy
+from pystream_processes._pool import Pool, PoolStatistics, pool
+
+from pystream_core import Pipeline, PlanError, Stage
+from pystream_core.testing import wait_until
+
+numpy = pytest.importorskip("numpy")
+
+Make = Callable[..., Pipeline]
+
+MB = 1 << 20
+PLACED: dict[str, Any] = {"placement": "process"}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """A pool of 16 MB in place of the process's."""
+    made = Pool(16 * MB)
+    monkeypatch.setattr(_pool, "_pool_of", lambda process: made)
+    return made
+
+
+@pytest.fixture
+def entered() -> Iterator[Pool]:
+    """A pool by itself, in use."""
+    made = Pool(16 * MB)
+    made.enter(made)
+    yield made
+    made.leave(made)
+
+
+def same(item: Any) -> Any:
+    """The item."""
+    return item
+
+
+def in_place(frame: Any) -> Any:
+    """The frame, one brighter."""
+    frame += 1
+    return frame
+
+
+def is_shared(frame: Any) -> bool:
+    """Whether a frame lies in shared memory, looked at from here."""
+    return pool().find(address_of(memoryview(frame).cast("B")), frame.nbytes) is not None
+
+
+def placed(pipelines: Make, *stages: Any) -> Pipeline:
+    """A pipeline with all stages in processes."""
+    pipeline = pipelines()
+    for stage in stages:
+        pipeline.add(stage)
+    return pipeline.parallelize(placement="process")
+
+
+# -- values ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: numpy.arange(300_000, dtype="i8").reshape(300, 1000),
+        lambda: numpy.asfortranarray(numpy.arange(300_000.0).reshape(300, 1000)),
+        lambda: numpy.arange(300_000)[::2],
+        lambda: numpy.arange(100),
+        lambda: numpy.array(["object", None] * 50_000, dtype=object),
+        lambda: {"frames": [numpy.zeros(70_000, "u1"), numpy.ones(5)], "rest": "x" * 200_000},
+        lambda: bytes(300_000),
+        lambda: bytearray(300_000),
+        lambda: "é" * 300_000,
+        lambda: numpy.zeros(0),
+    ],
+    ids=[
+        "array",
+        "fortran",
+        "strided",
+        "small",
+        "objects",
+        "nested",
+        "bytes",
+        "bytearray",
+        "text",
+        "empty",
+    ],
+)
+def test_values_arrive_as_they_were(pipelines: Make, make: Callable[[], Any]) -> None:
+    """Whatever way they travel; types, shapes and contents."""
+    value = make()
+    pipeline = placed(pipelines, same, same)
+    (result,) = pipeline.stream([value])
+    assert type(result) is type(value)
+    if isinstance(value, dict):
+        assert [list(frame) for frame in result["frames"]] == [[0] * 70_000, [1.0] * 5]
+        assert result["rest"] == value["rest"]
+    else:
+        assert numpy.array_equal(result, value) if hasattr(value, "shape") else result == value
+    pipeline.cleanup()
+
+
+def test_arrays_can_be_written_to(pipelines: Make) -> None:
+    """In the child and here, small and large, as one expects of an item of one's own."""
+    pipeline = placed(pipelines, in_place)
+    for size in (10, 100_000):
+        (result,) = pipeline.stream([numpy.zeros(size)])
+        result += 1
+        assert result.sum() == 2 * size
+    pipeline.cleanup()
+
+
+def test_the_senders_array_stays_as_it_was(pipelines: Make) -> None:
+    """A stage in a process works on a copy of what comes from here."""
+    frame = numpy.zeros(MB, "u1")
+    pipeline = placed(pipelines, in_place)
+    results = list(pipeline.stream([frame] * 3))
+    assert [int(result[0]) for result in results] == [1, 1, 1]
+    assert not frame.any()
+    del results
+    pipeline.cleanup()
+
+
+def test_a_result_is_not_copied_here(pipelines: Make) -> None:
+    """It lies over the block that the child wrote, and the block comes back with it."""
+    pipeline = placed(pipelines, in_place)
+    (result,) = pipeline.stream([numpy.zeros(MB, "u1")])
+    assert is_shared(result)
+    assert shared_memory().lent == 1
+    del result
+    gc.collect()
+    assert pool().statistics().lent == 0
+    pipeline.cleanup()
+
+
+def test_placed_stages_hand_blocks_on(pipelines: Make, small: Pool) -> None:
+    """What one process gives out in a block the next one gets in the same block: a single one
+    serves an item on its whole way."""
+    pipeline = placed(pipelines, in_place, in_place, in_place)
+    pipeline.forward(numpy.zeros(12 * MB, "u1"))  # there is no room for two
+    pipeline.drain(10)
+    result = pipeline.get_results()
+    assert (int(result[0]), int(result[-1])) == (3, 3)
+    assert is_shared(result)
+    assert small.statistics().refused == small.statistics().waits == 0
+    del result
+    pipeline.cleanup()
+
+
+# -- never reused too early ------------------------------------------------------------
+
+
+def test_a_view_keeps_its_block(pipelines: Make, small: Pool) -> None:
+    """Results that the reader keeps never change, however many come after."""
+    pipeline = placed(pipelines, lambda number: numpy.full(300_000, number % 251, "u1"))
+    kept = {}
+    for number, frame in enumerate(pipeline.stream(range(300))):
+        if number % 11 == 0:
+            kept[number] = frame[1000:1010]
+    assert {number: set(part.tolist()) for number, part in kept.items()} == {
+        number: {number % 251} for number in kept
+    }
+    kept.clear()
+    pipeline.cleanup()
+
+
+class Remembers(Stage[Any]):
+    """Compares each frame with those before, which it keeps."""
+
+    def setup(self) -> None:
+        self.kept: list[Any] = []
+
+    def __call__(self, data: Any) -> Any:
+        number, frame = data
+        for other, old in self.kept:
+            assert (old == other % 251).all(), f"{other} has changed before {number}"
+        self.kept = [*self.kept[-3:], (number, frame)]
+        return number, len(self.kept)
+
+    def cleanup(self) -> None:
+        assert all((old == other % 251).all() for other, old in self.kept)
+
+
+def test_a_stage_that_keeps_its_items_keeps_their_blocks(pipelines: Make, small: Pool) -> None:
+    """Also after its call has ended; they come back when it lets them go."""
+    pipeline = placed(pipelines, Remembers)
+    source = ((number, numpy.full(200_000, number % 251, "u1")) for number in range(200))
+    assert list(pipeline.stream(source))[-1] == (199, 4)
+    assert 1 <= small.statistics().lent <= 5
+    pipeline.cleanup()
+    gc.collect()
+    assert small.statistics().lent == 0
+
+
+def test_a_killed_child_gives_its_blocks_back(pipelines: Make, small: Pool) -> None:
+    """Those that it kept and the one it worked on, once it is gone."""
+
+    class KeepsAndDies(Stage[Any]):
+        def setup(self) -> None:
+            self.kept: list[Any] = []
+
+        def __call__(self, data: Any) -> Any:
+            self.kept.append(data)
+            if len(self.kept) == 5:
+                os._exit(1)
+
+        def cleanup(self) -> None:
+            """Nothing."""
+
+    pipeline = pipelines()
+    pipeline.add(KeepsAndDies, on_error="skip", **PLACED)
+    pipeline.parallelize()
+    list(pipeline.stream(numpy.zeros(MB, "u1") for _ in range(40)))
+    gc.collect()
+    assert small.statistics().lent == 0
+    assert pipeline.statistics().failed == 8
+    assert small.statistics().refused == 0
+    pipeline.cleanup()
+
+
+# -- bounded ---------------------------------------------------------------------------
+
+
+def test_a_reader_that_keeps_everything_is_not_held_up(pipelines: Make, small: Pool) -> None:
+    """A full pool is waited for once; then what finds no block comes through the pipe."""
+    pipeline = placed(pipelines, lambda number: numpy.full(MB, number, "u1"))
+    begin = monotonic()
+    results = list(pipeline.stream(range(40)))
+    assert monotonic() - begin < 5
+    assert [int(result[-1]) for result in results] == list(range(40))
+    statistics = small.statistics()
+    assert statistics.size <= statistics.limit == 16 * MB
+    assert 0 < statistics.refused < 40
+    assert statistics.waits >= 1
+    results[-1] += 1
+    results.clear()
+    pipeline.cleanup()
+
+
+def test_a_full_pool_waits_for_a_block(entered: Pool) -> None:
+    """And takes it as soon as its last view is gone."""
+    held = [entered.lease(4 * MB) for _ in range(4)]
+    assert all(held)
+    timer = threading.Timer(0.05, held.clear)
+    timer.start()
+    begin = monotonic()
+    assert entered.lease(4 * MB) is not None
+    assert monotonic() - begin < 0.2
+    timer.join()
+    assert entered.statistics().waits == 1
+
+
+def test_an_empty_wait_is_not_repeated(entered: Pool) -> None:
+    """Until one has come back."""
+    held = [entered.lease(4 * MB) for _ in range(4)]
+    assert entered.lease(4 * MB) is None
+    begin = monotonic()
+    assert [entered.lease(4 * MB) for _ in range(20)] == [None] * 20
+    assert monotonic() - begin < 0.2
+    held.pop()
+    assert entered.lease(4 * MB) is not None
+    assert entered.statistics().refused == 21
+
+
+def test_free_memory_of_another_size_makes_room(entered: Pool) -> None:
+    """The bound is for all sizes together."""
+    small_ones = [entered.lease(100_000) for _ in range(100)]
+    assert entered.lease(14 * MB) is None
+    small_ones.clear()
+    assert entered.lease(14 * MB) is not None
+    assert entered.lease(17 * MB) is None  # larger than the whole
+
+
+def test_memory_goes_back_with_the_last_stage() -> None:
+    """What is still seen goes with its last view."""
+    made = Pool(16 * MB)
+    made.enter(made)
+    free, seen = made.lease(MB), made.lease(MB)
+    assert free is not None
+    assert seen is not None
+    view = memoryview(seen.exporter).cast("B")
+    before = len(os.listdir("/proc/self/fd"))
+    del free, seen
+    made.leave(made)
+    assert made.statistics() == PoolStatistics(limit=16 * MB, size=0, lent=0, waits=0, refused=0)
+    view[0] = 1
+    del view
+    assert wait_until(lambda: len(os.listdir("/proc/self/fd")) < before)
+
+
+def test_the_bound_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the environment, in megabytes; 0 turns shared memory off."""
+    monkeypatch.setenv(_pool.VARIABLE, "8")
+    assert _pool._limit() == 8 * MB
+    monkeypatch.setenv(_pool.VARIABLE, "much")
+    with pytest.raises(PlanError, match="must be a whole number of megabytes from 0, not 'much'"):
+        _pool._limit()
+    monkeypatch.setenv(_pool.VARIABLE, "0")
+    assert Pool(_pool._limit()).lease(100_000) is None
+
+
+def test_a_copy_of_what_cannot_be_written_to(entered: Pool) -> None:
+    """bytes can be looked at and copied like anything else."""
+    lease = entered.lease(100_000)
+    assert lease is not None
+    copy(memoryview(b"abc" * 100), lease.address)
+    assert bytes(lease.view(lease.range(3, 3))) == b"abc"
+
+
+def test_what_nothing_knows_is_not_found(entered: Pool) -> None:
+    """Addresses before, behind and in free blocks."""
+    assert entered.find(1, 1) is None
+    lease = entered.lease(5 * MB)
+    assert lease is not None
+    address = lease.address
+    assert entered.find(address + 10, 10) is not None
+    assert entered.find(address - 10, 10) is None
+    assert entered.find(address + lease.segment.size - 5, 10) is None
+    del lease
+    assert entered.find(address, 10) is None

@@ -1,0 +1,242 @@
+"""Nothing is left of a program that has ended, however it ended. Each test runs one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pystream_core.testing import wait_until
+
+HEAD = """
+import os, signal, sys, threading, time
+import pystream_core
+from pystream_core import Pipeline, Retry, Stage
+from pystream_processes import limits
+
+never = time.sleep
+
+def say(*words):
+    print(*words, flush=True)
+
+def pid(item):
+    return os.getpid()
+
+def stuck(item):
+    say("stuck", os.getpid())
+    never(1000)
+
+def busy(item):
+    say("busy", os.getpid())
+    while True:
+        pass
+"""
+
+
+def program(text: str) -> list[str]:
+    """The command that runs it."""
+    return [sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(text)]
+
+
+def run(text: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    return subprocess.run(program(text), capture_output=True, text=True, timeout=15, **options)
+
+
+def running(process: int) -> bool:
+    """Whether there is such a process, one that has not ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+
+
+def descendants(process: int) -> set[int]:
+    """Its children and theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found |= {int(child)} | descendants(int(child))
+    return found
+
+
+@pytest.mark.parametrize("stage", ["pid", "stuck", "busy"])
+def test_kill_9_of_the_program_leaves_no_process(stage: str) -> None:
+    """Idle, asleep in a call or computing: its children end with it, and the server."""
+    text = f"""
+        pipeline = Pipeline()
+        pipeline.add({stage}, workers=2, placement="process")
+        pipeline.add(lambda item: bytes(200_000), placement="process")
+        pipeline.parallelize()
+        pipeline.start()
+        pipeline.forward(1)
+        if {stage == "pid"}:
+            pipeline.drain()
+            say("idle")
+        never(1000)
+    """
+    child = subprocess.Popen(program(text), stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline()
+    found = descendants(child.pid)
+    assert len(found) == 4
+    child.kill()
+    child.wait(5)
+    child.stdout.close()
+    assert wait_until(lambda: not any(map(running, found)))
+
+
+@pytest.mark.parametrize("how", ["return", "sys.exit(3)", "raise ValueError", "os._exit(3)"])
+def test_the_end_of_the_program_leaves_no_process(how: str) -> None:
+    """With an open pipeline and a call under way, within a second and with its exit status."""
+    text = f"""
+        def main():
+            pipeline = Pipeline()
+            pipeline.add(stuck, placement="process")
+            pipeline.parallelize()
+            pipeline.forward(1)
+            while not pipeline.statistics().stages[0].received:
+                never(0.01)
+            globals()["kept"] = pipeline
+            with open(f"/proc/{{os.getpid()}}/task/{{os.getpid()}}/children") as file:
+                say("pids", file.read())
+            {how}
+        main()
+    """
+    done = run(text)
+    assert done.returncode == {"return": 0, "raise ValueError": 1}.get(how, 3)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    found = {int(number) for _, *numbers in lines for number in numbers}
+    assert len(found) >= 1
+    assert wait_until(lambda: not any(map(running, found)))
+    if how != "raise ValueError":
+        assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_in_a_terminal_stops_the_program_alone() -> None:
+    """The whole group gets it; the children finish what the pipeline asks of them."""
+    text = """
+        class Tidy(Stage):
+            def __call__(self, item):
+                return item
+            def cleanup(self):
+                say("tidy")
+        pipeline = Pipeline()
+        pipeline.add(Tidy, placement="process")
+        try:
+            with pipeline.parallelize():
+                pipeline.run([1])
+                say("ready")
+                never(1000)
+        except KeyboardInterrupt:
+            say("interrupted")
+    """
+    child = subprocess.Popen(
+        program(text),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    os.killpg(child.pid, signal.SIGINT)
+    out, error = child.communicate(timeout=10)
+    assert out.splitlines() == ["tidy", "interrupted"]
+    assert error == ""
+
+
+def test_the_server_may_die_too() -> None:
+    """Its children are lost with it; the next ones come from a new one."""
+    done = run("""
+        from pystream_processes._launcher import launcher
+        pipeline = Pipeline()
+        pipeline.add(pid, on_error=Retry(1), placement="process")
+        with pipeline.parallelize():
+            first, = pipeline.stream([1])
+            server = launcher()._server
+            os.kill(server.pid, signal.SIGKILL)
+            server.wait(5)
+            second, = pipeline.stream([2])
+            say(first != second)
+    """)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_forked_child_has_processes_of_its_own() -> None:
+    """It does not hold the parent's open, and can use the placement itself."""
+    done = run("""
+        import warnings
+        warnings.simplefilter("ignore")
+        def use(name):
+            pipeline = Pipeline()
+            pipeline.add(lambda item: (item, bytes(200_000)), placement="process")
+            with pipeline.parallelize():
+                say(name, [item for item, _ in pipeline.stream([1, 2])])
+        pipeline = Pipeline()
+        pipeline.add(pid, placement="process")
+        pipeline.parallelize()
+        first, = pipeline.stream([1])
+        child = os.fork()
+        if not child:
+            use("child")
+            sys.exit(0)
+        say(os.waitpid(child, 0)[1])
+        second, = pipeline.stream([2])
+        say("parent", first == second)
+        pipeline.cleanup()
+    """)
+    assert done.stdout.splitlines() == ["child [1, 2]", "0", "parent True"], done.stderr
+
+
+def test_nothing_of_a_killed_program_is_in_the_folder_of_shared_memory() -> None:
+    """Killed with frames in every place: in the pipe, in blocks, in the reader's hands."""
+    before = set(os.listdir("/dev/shm"))
+    text = """
+        pipeline = Pipeline()
+        for number in range(3):
+            pipeline.add(lambda item: item, placement="process")
+        pipeline.parallelize()
+        kept = []
+        for result in pipeline.stream(bytearray(1 << 20) for _ in iter(int, 1)):
+            kept.append(result)
+            if len(kept) == 20:
+                say("full")
+            kept = kept[-30:]
+    """
+    child = subprocess.Popen(program(text), stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "full\n"
+    assert set(os.listdir("/dev/shm")) == before
+    child.kill()
+    child.wait(5)
+    child.stdout.close()
+    assert set(os.listdir("/dev/shm")) == before
+
+
+def test_many_lives_leave_nothing() -> None:
+    """Starting and stopping again and again, no descriptor, thread, child or memory grows."""
+    done = run("""
+        import threading
+        def figures():
+            children = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
+            return len(os.listdir("/proc/self/fd")), threading.active_count(), len(children)
+        def life():
+            pipeline = Pipeline()
+            pipeline.add(lambda item: item, placement="process")
+            with pipeline.parallelize():
+                assert len(list(pipeline.stream([bytes(200_000)] * 3))) == 3
+        for _ in range(3):
+            life()
+        before = figures()
+        for _ in range(40):
+            life()
+        say(before == figures(), before, figures())
+    """)
+    assert done.stdout.startswith("True"), done.stdout + done.stderr

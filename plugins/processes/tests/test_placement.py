@@ -1,0 +1,532 @@
+"""Stages run in processes as they run here."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pystream_processes import ChildTraceback, Limits, RemoteError, limits
+
+from pystream_core import (
+    SKIP,
+    CleanupError,
+    Pipeline,
+    PlanError,
+    Stage,
+    StageError,
+    factory,
+)
+from pystream_core.testing import Unprintable
+
+Make = Callable[..., Pipeline]
+
+PLACED: dict[str, Any] = {"placement": "process"}
+
+
+def pid(item: Any) -> int:
+    """The number of the process that it is called in."""
+    return os.getpid()
+
+
+def halves(item: Any) -> Iterator[Any]:
+    """A generator stage."""
+    yield item, 1
+    yield item, 2
+
+
+class Counting(Stage[Any]):
+    """Says where and in which order it is set up, called and cleaned up."""
+
+    def __init__(self, log: str = "") -> None:
+        self.log = log
+        self.calls = 0
+
+    def note(self, what: str) -> None:
+        if self.log:
+            with Path(self.log).open("a") as file:
+                print(what, os.getpid(), file=file)
+
+    def setup(self) -> None:
+        self.note("setup")
+
+    def __call__(self, data: Any) -> Any:
+        self.note("call")
+        self.calls += 1
+        return data, self.calls, os.getpid(), self.name
+
+    def cleanup(self) -> None:
+        self.note("cleanup")
+
+
+class Refusing(Exception):
+    """Cannot be made again from its arguments."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.fixture(params=["serial", "threads"])
+def turn(request: pytest.FixtureRequest) -> Callable[[Pipeline], Pipeline]:
+    """Chooses an executor."""
+    if request.param == "serial":
+        return lambda pipeline: pipeline.serialize()
+    return lambda pipeline: pipeline.parallelize()
+
+
+def one(pipelines: Make, stage: Any, **options: Any) -> Pipeline:
+    """A pipeline of one placed stage."""
+    pipeline = pipelines()
+    pipeline.add(stage, options.pop("name", None), **PLACED, **options)
+    return pipeline
+
+
+# -- kinds of stages -------------------------------------------------------------------
+
+
+def test_every_kind_of_stage_runs_in_a_process(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """Functions, lambdas, closures, objects, classes, factories and generators."""
+    offset = 10
+    pipeline = pipelines()
+    pipeline.add(lambda item: item + offset, **PLACED)
+    pipeline.add(Counting(), "object", **PLACED)
+    pipeline.add(Counting, "class", **PLACED)
+    pipeline.add(factory(Counting, log=""), "factory", **PLACED)
+    pipeline.add(functools.partial(lambda item, add: (item, add), add=1), **PLACED)
+    pipeline.add(halves, **PLACED)
+    with turn(pipeline):
+        results = list(pipeline.stream(range(3)))
+    assert len(results) == 6
+    seen = []
+    for result, half in results:
+        made_of, added = result
+        while isinstance(made_of, tuple):
+            made_of = made_of[0]
+        seen.append((made_of, added, half))
+    assert seen == [(item, 1, half) for item in (10, 11, 12) for half in (1, 2)]
+
+
+def test_every_kind_of_stage_runs_in_a_process_of_its_own(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """One for each worker, none of them this one."""
+    pipeline = pipelines()
+    pipeline.add(lambda item: [os.getpid()], **PLACED)
+    pipeline.add(lambda item: [*item, os.getpid()], **PLACED)
+    with turn(pipeline):
+        seen = {number for result in pipeline.stream(range(3)) for number in result}
+    assert len(seen) == 2
+    assert os.getpid() not in seen
+
+
+def test_workers_have_a_process_each(pipelines: Make) -> None:
+    """Four calls at once, in four processes; the results in order."""
+    pipeline = one(pipelines, Counting, workers=4)
+    pipeline.parallelize()
+    results = list(pipeline.stream(range(200)))
+    assert [result[0] for result in results] == list(range(200))
+    processes = {result[2] for result in results}
+    pipeline.cleanup()
+    assert len(processes) <= 4
+    assert len(processes) > 1
+
+
+def test_one_word_places_all_stages(pipelines: Make) -> None:
+    """``parallelize(placement="process")``; batching stages stay."""
+    pipeline = pipelines()
+    pipeline.add(pid)
+    pipeline.add(lambda item: (item, os.getpid()))
+    with pipeline.parallelize(placement="process"):
+        ((first, second),) = pipeline.stream([1])
+    assert len({first, second, os.getpid()}) == 3
+
+
+def test_the_stage_lives_in_its_process(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline], tmp_path: Path
+) -> None:
+    """It is set up once, called, and cleaned up once, all in the same process; the user's
+    object stays untouched."""
+    log = tmp_path / "log"
+    stage = Counting(str(log))
+    pipeline = one(pipelines, stage, name="count")
+    with turn(pipeline):
+        results = list(pipeline.stream("ab"))
+    assert [(item, calls, name) for item, calls, _, name in results] == [
+        ("a", 1, "count"),
+        ("b", 2, "count"),
+    ]
+    said = [line.split() for line in log.read_text().splitlines()]
+    assert [what for what, _ in said] == ["setup", "call", "call", "cleanup"]
+    assert len({number for _, number in said} | {str(results[0][2])}) == 1
+    assert stage.calls == 0
+
+
+def test_a_generator_makes_outputs_when_they_are_asked_for(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """An endless one can be left, and its process goes on."""
+
+    def endless(item: int) -> Iterator[int]:
+        while True:
+            yield item
+            item += 1
+
+    pipeline = one(pipelines, endless)
+    turn(pipeline)
+    with pipeline.stream([5]) as results:
+        assert [next(results) for _ in range(3)] == [5, 6, 7]
+    with pipeline.stream([1]) as results:
+        assert next(results) == 1
+    pipeline.cleanup()
+    assert set(pipeline.statistics().dropped) <= {"reader left"}
+
+
+def test_skip_filters(pipelines: Make, turn: Callable[[Pipeline], Pipeline]) -> None:
+    """The one SKIP there is also comes back from a process."""
+    pipeline = one(pipelines, lambda item: SKIP if item % 2 else item)
+    with turn(pipeline):
+        assert list(pipeline.stream(range(5))) == [0, 2, 4]
+    assert pipeline.statistics().filtered == 2
+
+
+def test_several_stages_share_a_process_as_a_pipeline_of_their_own(pipelines: Make) -> None:
+    """What makes a nested pipeline makes it in the process: several stages, one crossing."""
+
+    def region() -> Stage[Any]:
+        inner = Pipeline()
+        inner.add(lambda item: [os.getpid(), item])
+        inner.add(lambda item: [os.getpid(), *item])
+        return inner.serialize().as_stage()
+
+    pipeline = one(pipelines, factory(region))
+    with pipeline.parallelize():
+        ((second, first, item),) = pipeline.stream([7])
+    assert item == 7
+    assert first == second != os.getpid()
+
+
+def test_a_mode_hands_its_processes_on(pipelines: Make) -> None:
+    """Choosing again keeps them, with what their stages remember."""
+    pipeline = one(pipelines, Counting)
+    pipeline.parallelize()
+    (first,) = pipeline.stream([1])
+    pipeline.serialize()
+    (second,) = pipeline.stream([1])
+    assert (first[1], second[1]) == (1, 2)
+    assert first[2] == second[2]
+
+
+def test_branches_get_read_only_items(pipelines: Make) -> None:
+    """So that no follower changes another one's item; a lone stage may write to its own."""
+    numpy = pytest.importorskip("numpy")
+
+    def may_write(frame: Any) -> bool:
+        return bool(frame.flags.writeable)
+
+    pipeline = pipelines()
+    pipeline.add(lambda number: numpy.zeros(number, dtype="u1"), "make")
+    pipeline.add(may_write, "a", after="make")
+    pipeline.add(may_write, "b", after="make")
+    with pipeline.parallelize(placement="process"):
+        assert list(pipeline.stream([1 << 20])) == [{"a": False, "b": False}]
+    alone = one(pipelines, may_write)
+    with alone.parallelize():
+        assert list(alone.stream([numpy.zeros(1 << 20, dtype="u1"), numpy.zeros(5)])) == [True] * 2
+
+
+# -- failures --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", [ValueError, StopIteration, Unprintable, SystemExit, KeyboardInterrupt, MemoryError]
+)
+def test_an_exception_comes_back_as_what_it_is(pipelines: Make, kind: type[BaseException]) -> None:
+    """With its type, and with the traceback of its process as its cause."""
+
+    def breaks(item: Any) -> Any:
+        raise kind("so")
+
+    pipeline = one(pipelines, breaks)
+    pipeline.parallelize()
+    with pytest.raises(StageError) as caught:
+        list(pipeline.stream([1]))
+    raised = caught.value.__cause__
+    assert type(raised) is kind
+    assert isinstance(raised.__cause__, ChildTraceback)
+    assert "in breaks" in str(raised.__cause__)
+
+
+def test_an_exception_that_cannot_be_pickled_comes_back_as_text(pipelines: Make) -> None:
+    """Whether it refuses to go or to be made again."""
+
+    def breaks(item: int) -> Any:
+        if item:
+            raise Refusing(1, 2)
+        error = ValueError("with a lock")
+        error.lock = threading.Lock()  # type: ignore[attr-defined]
+        raise error
+
+    pipeline = one(pipelines, breaks, on_error=lambda failure: failure.__cause__)
+    with pipeline.parallelize():
+        first, second = pipeline.stream([0, 1])
+    for error, said in ((first, "ValueError: with a lock"), (second, "1 and 2")):
+        assert isinstance(error, RemoteError)
+        assert said in str(error)
+
+
+def test_what_cannot_travel_fails_its_item_only(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """An item or a result that cannot be pickled, or made again, is an ordinary failure."""
+    said: list[str] = []
+
+    def note(failure: StageError) -> Any:
+        said.append(str(failure.__cause__))
+        return SKIP
+
+    pipeline = one(pipelines, lambda item: threading.Lock() if item == 2 else item, on_error=note)
+    with turn(pipeline):
+        assert list(pipeline.stream([0, threading.Lock(), 2, Unmakeable(), 4])) == [0, 4]
+    assert "the item (lock) cannot be pickled for the way to the process" in said[0]
+    assert "what the stage gave out (lock) cannot be pickled for the way back" in said[1]
+    assert "the item cannot be unpickled in the process" in said[2]
+    assert pipeline.statistics().failed == 3
+
+
+class Unmakeable:
+    """Goes, but cannot be made again."""
+
+    def __reduce__(self) -> Any:
+        return int, ("not a number",)
+
+
+def test_a_failing_setup_is_the_stages_own(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """It comes out of the start, and no process is left."""
+
+    class Bad(Counting):
+        def setup(self) -> None:
+            raise OSError("no camera")
+
+    pipeline = one(pipelines, Bad)
+    turn(pipeline)
+    with pytest.raises(StageError, match="OSError: no camera"):
+        pipeline.start()
+
+
+def test_a_failing_cleanup_is_the_stages_own(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """It comes out of the pipeline's cleanup."""
+
+    class Bad(Counting):
+        def cleanup(self) -> None:
+            raise OSError("no disk")
+
+    pipeline = one(pipelines, Bad)
+    turn(pipeline)
+    pipeline.run([1])
+    with pytest.raises(CleanupError, match="OSError: no disk"):
+        pipeline.cleanup()
+
+
+# -- what is refused -------------------------------------------------------------------
+
+
+class Holds(Counting):
+    """Has something inside that cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = {"camera": [threading.Lock()]}
+
+
+def _closure() -> Any:
+    lock = threading.Lock()
+    return lambda item: lock and item
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        (Holds(), r"the Holds\.parts\['camera'\]\[0\] \(lock\) cannot be pickled"),
+        (_closure(), r"'s variable lock \(lock\) cannot be pickled"),
+        (factory(Counting, log=threading.Lock()), r"the factory's option log \(lock\)"),
+        (functools.partial(max, key=threading.Lock()), r"\.keywords\['key'\] \(lock\)"),
+    ],
+    ids=["attribute", "closure", "option", "partial"],
+)
+def test_what_cannot_be_pickled_is_named_when_a_mode_is_chosen(
+    pipelines: Make, stage: Any, said: str
+) -> None:
+    """With what to do about it."""
+    pipeline = one(pipelines, stage, name="it")
+    with pytest.raises(PlanError, match=f"'MainPipeline__it' cannot be placed .*{said}"):
+        pipeline.parallelize()
+
+
+def test_a_factory_of_a_generator_stage_is_refused(pipelines: Make) -> None:
+    """What it makes is known in the process only, too late."""
+    pipeline = one(pipelines, factory(lambda: halves))
+    pipeline.parallelize()
+    with pytest.raises(StageError, match="returned a generator stage"):
+        pipeline.start()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"timeout": 0}, {"max_restarts": -1}, {"period": "1"}, {"grace": float("inf")}]
+)
+def test_bad_limits_are_refused(bad: dict[str, Any]) -> None:
+    """When they are written down."""
+    with pytest.raises(PlanError, match=next(iter(bad))):
+        limits(**bad)
+    with pytest.raises(PlanError, match="cannot be given to"):
+        limits(timeout=1)(len)
+    assert Limits().timeout is None
+
+
+# -- around ----------------------------------------------------------------------------
+
+
+def test_log_records_reach_the_handlers_here(
+    pipelines: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With their level, logger, text and traceback; what is too low is not even sent."""
+
+    def talks(item: int) -> int:
+        logger = logging.getLogger("acme.stage")
+        logger.debug("too low")
+        logger.info("item %d", item, extra={"lock": threading.Lock()})
+        try:
+            raise ValueError("inside")
+        except ValueError:
+            logger.exception("trouble")
+        return item
+
+    caplog.set_level(logging.INFO)
+    pipeline = one(pipelines, talks)
+    with pipeline.parallelize():
+        pipeline.run([7])
+    first, second = (record for record in caplog.records if record.name == "acme.stage")
+    assert (first.levelno, first.getMessage()) == (logging.INFO, "item 7")
+    assert first.process != os.getpid()
+    assert "ValueError: inside" in (second.exc_text or "")
+
+
+def test_ctrl_c_hits_this_process_only(pipelines: Make) -> None:
+    """A child ignores SIGINT; a call that was interrupted here in serial mode does not mix up
+    the answers of later ones."""
+
+    def signalled(item: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        if item == 1:
+            os.kill(os.getppid() if item < 0 else parent, signal.SIGINT)
+        return item
+
+    parent = os.getpid()
+    pipeline = one(pipelines, signalled)
+    pipeline.serialize()
+    assert pipeline.forward(0)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.forward(1)
+        threading.Event().wait(5)
+    assert list(pipeline.stream([2, 3])) == [2, 3]
+
+
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    """The main program is not run again in a child, and what it defines is found there."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os
+            from dataclasses import dataclass
+            import pystream_core
+
+            @dataclass
+            class Point:
+                x: int
+
+            def move(point):
+                return Point(point.x + 1)
+
+            print("once")
+            pipeline = pystream_core.Pipeline()
+            pipeline.add(move, placement="process")
+            with pipeline.parallelize():
+                results = list(pipeline.stream([Point(1), Point(2)]))
+            print(results, isinstance(results[0], Point))
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["once", "[Point(x=2), Point(x=3)] True"]
+    assert done.stderr == ""
+
+
+def test_a_pipeline_file_places_stages(tmp_path: Path) -> None:
+    """``placement = "process"``, for a stage or for all."""
+    pytest.importorskip("pystream_cli")
+    (tmp_path / "acme_where.py").write_text(
+        "import os\ndef pid(item):\n    return [*item, os.getpid()] if item else [os.getpid()]\n"
+        "def source():\n    return [[]]\n"
+        "def show(item):\n    print('pids', len({*item, os.getpid()}))\n    return item\n"
+    )
+    for where in ("stage", "pipeline"):
+        table = '[pipeline]\nplacement = "process"\n' if where == "pipeline" else "[pipeline]\n"
+        line = '\nplacement = "process"' if where == "stage" else ""
+        stages = "".join(
+            f'[[stage]]\nname = "{name}"\nuse = "acme_where:{use}"{extra}\n'
+            for name, use, extra in (
+                ("a", "pid", line),
+                ("b", "pid", line),
+                ("show", "show", ""),
+            )
+        )
+        (tmp_path / "file.toml").write_text(f'{table}[source]\nuse = "acme_where:source"\n{stages}')
+        done = subprocess.run(
+            [sys.executable, "-m", "pystream", "run", "file.toml"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert "pids 3" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_video_is_the_same_with_its_motion_found_in_a_process(tmp_path: Path) -> None:
+    """docs/examples/motion.toml, as it stands and with one line more."""
+    pytest.importorskip("pystream_video")
+    example = Path(__file__).parents[3] / "docs" / "examples" / "motion.toml"
+    text = example.read_text().replace("{here}", str(example.parent))
+    line = 'use = "video.motion"\n'
+    assert line in text
+    videos = []
+    for placement in ("", 'placement = "process"\n'):
+        (tmp_path / "motion.toml").write_text(text.replace(line, line + placement))
+        subprocess.run(
+            [sys.executable, "-m", "pystream", "run", "motion.toml"],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            timeout=19,
+        )
+        videos.append((tmp_path / "motion.mp4").read_bytes())
+    assert videos[0] == videos[1]

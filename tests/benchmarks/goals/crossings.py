@@ -1,0 +1,146 @@
+"""Goal 11: stages in worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import statistics
+import time
+from functools import partial
+from typing import Any
+
+import chains
+import peers
+import pystreams
+from figures import Figure, Outcome
+from measuring import Runner, Settings, same, take_turns
+
+STAGES = 3
+SHAPE = (1080, 1920, 3)  # 6.2 MB
+WARM = 20  # items before the clock starts: processes are up, memory is there
+BUSY = 0.005  # seconds
+
+
+def touch(frame: Any) -> Any:
+    frame[::64] += 1
+    return frame
+
+
+def compute(item: int) -> int:
+    """Pure Python for about five milliseconds of this machine when it has nothing else to do."""
+    for _ in range(LOOPS):
+        pass
+    return item
+
+
+def _loops() -> int:
+    def seconds(loops: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(loops):
+            pass
+        return time.perf_counter() - begin
+
+    loops = 100_000
+    return int(loops * BUSY / statistics.median(seconds(loops) for _ in range(9)))
+
+
+LOOPS = _loops()
+
+
+def per_item(runner: Runner, source: list[Any], stages: list[Any]) -> float:
+    """Seconds per item, once it is running."""
+    with runner(source, stages) as results:
+        arrived = iter(results)
+        for _ in range(WARM):
+            next(arrived)
+        begin = time.perf_counter()
+        count = sum(1 for _ in arrived)
+        took = time.perf_counter() - begin
+    assert count == len(source) - WARM
+    return took / count
+
+
+def one_copy(frame: Any, frames: int) -> float:
+    """Seconds per copy of a frame into memory that is there, a few places in turn."""
+    import numpy as np
+
+    places = [np.ones_like(frame) for _ in range(8)]
+    begin = time.perf_counter()
+    for place in itertools.islice(itertools.cycle(places), frames):
+        np.copyto(place, frame)
+    return (time.perf_counter() - begin) / frames
+
+
+def unconnected(items: int) -> float:
+    """Seconds per item of two processes that compute and hand nothing on."""
+    workers = [multiprocessing.Process(target=_compute_many, args=(items, LOOPS)) for _ in range(2)]
+    begin = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return (time.perf_counter() - begin) / items
+
+
+def _compute_many(items: int, loops: int) -> None:
+    for _ in range(items):
+        for _ in range(loops):
+            pass
+
+
+def measure(settings: Settings) -> Outcome:
+    import numpy as np
+
+    frame = np.ones(SHAPE, np.uint8)
+    ours = pystreams.processes
+    many, few = [frame] * settings.items(1000), [frame] * (WARM + settings.items(60))
+    numbers = list(range(WARM + settings.items(200)))
+    rounds = take_turns(
+        {
+            "frames": partial(per_item, ours, many, [touch] * STAGES),
+            "one copy": partial(one_copy, frame, len(many)),
+            "frames, pypeln": partial(per_item, peers.pypeln_processes, few, [touch] * STAGES),
+            "frames, queues": partial(per_item, chains.processes, few, [touch] * STAGES),
+            "computing": partial(per_item, ours, numbers, [compute] * 2),
+            "ideal": partial(unconnected, len(numbers) - WARM),
+            "computing, threads": partial(per_item, pystreams.threads, numbers, [compute] * 2),
+            "small": partial(
+                per_item, pystreams.serial_in_processes, [1] * settings.items(5000), [same]
+            ),
+        },
+        settings.rounds,
+    )
+
+    def rate(subject: str) -> float:
+        return 1 / rounds.median(subject)
+
+    return Outcome(
+        "stages in worker processes",
+        [
+            Figure(
+                "1080p frames, three stages: pypeln / ours",
+                rounds.ratio("frames, pypeln", "frames"),
+                "x",
+                at_least=20,
+            ),
+            Figure(
+                "rate / that of one copy of the frame",
+                rounds.ratio("one copy", "frames"),
+                "x",
+                at_least=0.8,
+            ),
+            Figure("ours", rate("frames"), "frames/s"),
+            Figure("pypeln", rate("frames, pypeln"), "frames/s"),
+            Figure("multiprocessing.Queue by hand", rate("frames, queues"), "frames/s"),
+            Figure("one copy of the frame", rate("one copy"), "frames/s"),
+            Figure(
+                "two stages of 5 ms in Python: throughput",
+                rounds.ratio("ideal", "computing"),
+                "of ideal",
+                at_least=0.85,
+            ),
+            Figure("the same in threads", rounds.ratio("ideal", "computing, threads"), "of ideal"),
+            Figure("a small item there and back", rounds.median("small") * 1e6, "us", at_most=150),
+        ],
+        rounds.missing,
+    )
