@@ -257,8 +257,6 @@ def raise_in(
     thread: threading.Thread, error: type[BaseException], until: Callable[[], None]
 ) -> None:
     """Have an exception raised in another thread; it comes when that has something to do."""
-    import ctypes
-
     assert wait_until(lambda: thread.ident is not None)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)
