@@ -19,6 +19,7 @@ from ._executor import Envelope, Reply, Run
 from ._ledger import Counters
 from ._lifecycle import Instance
 from ._observer import Trace
+from ._placement import PlacedStage
 from ._plan import Retry
 from ._stage import SKIP
 
@@ -49,8 +50,9 @@ class Step:
         expands: the stage is a generator or keeps items, so it has ``expand``.
         batches: it keeps items between its calls, so it has ``flush``.
         waits_at_most: those may wait for a limited time only; ``due_ns`` is its end.
-        watched: its calls need clock readings,
-        ages: since items can be too old for it.
+        watched: its calls need clock readings.
+        alone: only ``call`` may call it, since items can be too old for it or it has a clock of
+            its own.
         stage: the user's callable.
     """
 
@@ -86,7 +88,8 @@ class Step:
         self._trace = trace
         self._passing = _PASSING if in_caller else ()
         self.watched = trace is not None or self._max_age_ns is not None
-        self.ages = self._max_age_ns is not None
+        self._placed = self.stage if isinstance(self.stage, PlacedStage) and trace else None
+        self.alone = self._max_age_ns is not None or self._placed is not None
         self.call: Callable[[Envelope], bool] = (
             self._call_watched if self.watched else self._call_plain
         )
@@ -118,9 +121,12 @@ class Step:
         try:
             value = self.stage(envelope.value)
         except BaseException as error:
-            self._span(envelope, start, perf_counter_ns(), "failed")
+            start, end = self._times(start, perf_counter_ns())
+            self._span(envelope, start, end, "failed")
             return self.failed(envelope, error)
         end = perf_counter_ns()
+        if self._placed is not None:
+            start, end = self._times(start, end)
         if value is SKIP:
             self._span(envelope, start, end, "filtered")
             counters.filtered += 1
@@ -463,6 +469,12 @@ class Step:
         self.run.end(envelope, "expired", self._trace, stage=self.index)
         return True
 
+    def _times(self, start: int, end: int) -> tuple[int, int]:
+        """When a call that the worker has made from start to end really began and ended."""
+        begun, ended = (0, 0) if self._placed is None else self._placed.span_ns
+        # Readings from before belong to an earlier call: this one has not been answered.
+        return (begun, ended) if start <= begun <= ended <= end else (start, end)
+
     def _span(self, envelope: Envelope, start: int, end: int, outcome: str) -> None:
         trace = self._trace
         if trace is not None:
@@ -544,11 +556,11 @@ class Step:
                 self.drop(envelope, self.run.reason)
                 return False
             except BaseException as again:
-                self._span(envelope, start, perf_counter_ns(), "retried")
+                self._span(envelope, *self._times(start, perf_counter_ns()), "retried")
                 error = again
                 continue
             outcome = "filtered" if value is SKIP else "emitted"
-            self._span(envelope, start, perf_counter_ns(), outcome)
+            self._span(envelope, *self._times(start, perf_counter_ns()), outcome)
             return self.hand_on(envelope, value)
         return error
 

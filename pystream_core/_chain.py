@@ -24,9 +24,9 @@ class Chain:
         batches: there is a batching stage among them, so the chain has to be flushed.
         timed: one of those is to be flushed when an item has waited in it for too long.
         branches: the stages do not simply follow one another.
-        plain: the stages, when none is a generator or minds how old items
-            are, so that a caller may run them in a loop of its own and report what deviates
-            to ``after``; else None. With an observer he records their calls as well.
+        plain: the stages, when none is a generator or has to be called by its step, so that a
+            caller may run them in a loop of its own and report what deviates to ``after``;
+            else None. With an observer he records their calls as well.
     """
 
     def __init__(self, run: Run, steps: Sequence[Step], trace: Trace | None = None) -> None:
@@ -60,7 +60,7 @@ class Chain:
         self.batches = any(step.batches for step in steps)
         self.timed = any(step.waits_at_most for step in steps)
         self.plain: tuple[Callable[[Any], Any], ...] | None = None
-        if not self.expands and not any(step.ages for step in steps):
+        if not self.expands and not any(step.alone for step in steps):
             self.plain = tuple(step.stage for step in steps)
         self.call: Callable[[Envelope], bool] = steps[0].call if len(steps) == 1 else self._call_all
 

@@ -42,9 +42,16 @@ class Placement(ABC):
 class PlacedStage(Stage[Any]):
     """A stage whose call happens elsewhere, so that it can be ended from outside.
 
-    All three are called from any thread, also in a destructor: they must not block, take a
-    lock or raise. A call that was ended raises ``CalledBack``; its item counts as dropped.
+    Its methods below are called from any thread, also in a destructor: they must not block, take
+    a lock or raise. A call that was ended raises ``CalledBack``; its item counts as dropped.
+
+    Attributes:
+        span_ns: when the latest call began and ended where it happens, as readings of
+            ``time.perf_counter_ns``, for observers: so that the way there and back counts as
+            waiting, not as the stage's work. (0, 0): not known, then that of the worker counts.
     """
+
+    span_ns: tuple[int, int] = (0, 0)
 
     def begin(self) -> None:
         """Another run begins to use it, still set up: what called it off is over."""

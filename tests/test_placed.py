@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
 
-from pystream_core import CalledBack, Pipeline, PlacedStage, Retry, StageError, WorkerLost
+from pystream_core import (
+    CalledBack,
+    Observer,
+    Pipeline,
+    PlacedStage,
+    Retry,
+    StageError,
+    WorkerLost,
+)
 from pystream_core.testing import PATIENCE, in_thread, wait_until
 
 Choose = Callable[[Pipeline], Pipeline]
@@ -129,3 +138,62 @@ def test_a_worker_lost_for_good_stops_the_pipeline(choose: Choose, policy: Any) 
         list(pipeline.stream([1, 2]))
     pipeline.cleanup()
     assert pipeline.statistics().failed == 1
+
+
+class Timed(PlacedStage):
+    """Far away an hour has passed, or a moment, or it is not known."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __call__(self, data: Any) -> Any:
+        now = perf_counter_ns()
+        self.span_ns = {"known": (now, now + 1), "earlier": (1, 2), "unknown": (0, 0)}[self.how]
+        if data == "fail":
+            raise ValueError(data)
+        return data
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
+class Spans(Observer):
+    """Keeps the spans."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+
+    def collect(self, spans: Any, items: Any) -> None:
+        self.spans += spans
+
+
+@pytest.mark.parametrize("item", ["pass", "fail"])
+@pytest.mark.parametrize("how", ["known", "earlier", "unknown"])
+def test_a_span_has_the_times_of_the_place(choose: Choose, how: str, item: str) -> None:
+    """So the way there and back is no work of the stage; readings of an earlier call, or none,
+    do not count."""
+    observer = Spans()
+    pipeline = Pipeline(observers=[observer])
+    pipeline.add(Timed(how), on_error="skip")
+    pipeline.add(lambda item: item)
+    choose(pipeline)
+    pipeline.run([item])
+    pipeline.cleanup()
+    first, *rest = sorted(observer.spans)
+    _, _, _, queued, start, end, outcome = first
+    assert outcome == ("failed" if item == "fail" else "emitted")
+    assert (end - start == 1) is (how == "known")
+    assert queued <= start
+    for span in rest:
+        assert span[3] == end  # what follows has waited since then
+
+
+def test_the_times_of_calls_that_are_made_again_are_those_of_the_place(choose: Choose) -> None:
+    """Each of them has a span of its own."""
+    observer = Spans()
+    pipeline = Pipeline(observers=[observer])
+    pipeline.add(Timed("known"), on_error=Retry(2, then="skip"))
+    choose(pipeline)
+    pipeline.run(["fail"])
+    pipeline.cleanup()
+    assert [end - start for _, _, _, _, start, end, _ in observer.spans] == [1, 1, 1]

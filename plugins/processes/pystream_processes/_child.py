@@ -78,6 +78,7 @@ class Child:
         self._outputs: Iterator[Any] | None = None
         self._read_only = False
         self._expands = False
+        self._start = 0  # when the stage began with what it is at
         self._tasks: dict[int, Callable[[Message], Any]] = {
             BEGIN: self._begin,
             SETUP: self._set_up,
@@ -95,7 +96,7 @@ class Child:
     def _answer(self, message: Message) -> None:
         """Do what is asked and say what came of it. Nothing of it is held afterwards."""
         kind, parts = END, []
-        start = perf_counter_ns()
+        self._start = perf_counter_ns()
         end = 0
         try:
             value = self._tasks[message.kind](message)
@@ -108,7 +109,7 @@ class Child:
             end = end or perf_counter_ns()
             kind, parts = RAISED, list[Part](enclose(error))
         value = message = None  # type: ignore[assignment]  # else they count as still looked at
-        self._send(kind, parts, start, end)
+        self._send(kind, parts, self._start, end)
 
     def _packed(self, value: Any) -> list[Part]:
         try:
@@ -172,6 +173,7 @@ class Child:
                 f"the item cannot be unpickled in the process of the stage: {error}"
             ) from error
         message.parts.clear()
+        self._start = perf_counter_ns()  # unpickling belongs to the way here
         if not self._expands:
             return self._stage(item)
         self._outputs = iter(self._stage(item))

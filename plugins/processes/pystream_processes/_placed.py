@@ -68,10 +68,7 @@ class Placed(PlacedStage):
     """A worker's end of a stage in a process.
 
     Used by the worker alone, but for ``call_off`` and ``forsake``, which set a flag and ring.
-
-    Attributes:
-        span_ns: when the last call in the process began and ended, as ``perf_counter_ns`` says
-            there; on one machine it is the same clock.
+    ``span_ns`` is what the process says; on one machine it is the same clock.
     """
 
     expands = False

@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from pystream_processes import ChildTraceback, Limits, RemoteError, limits
 from pystream_core import (
     SKIP,
     CleanupError,
+    Observer,
     Pipeline,
     PlanError,
     Stage,
@@ -530,3 +532,26 @@ def test_a_video_is_the_same_with_its_motion_found_in_a_process(tmp_path: Path) 
         )
         videos.append((tmp_path / "motion.mp4").read_bytes())
     assert videos[0] == videos[1]
+
+
+def test_a_span_has_the_times_of_the_process() -> None:
+    """The way there and back counts as waiting: a large item takes long, its stage does not."""
+
+    class Spans(Observer):
+        def __init__(self) -> None:
+            self.spans: list[Any] = []
+
+        def collect(self, spans: Any, items: Any) -> None:
+            self.spans += spans
+
+    observer = Spans()
+    pipeline = Pipeline(observers=[observer])
+    pipeline.add(len, placement="process")
+    with pipeline.serialize():
+        pipeline.start()
+        begin = perf_counter_ns()
+        pipeline.run([list(range(300_000))])
+        took = perf_counter_ns() - begin
+    ((_, _, _, queued, start, end, _),) = observer.spans
+    assert begin <= queued < start < end
+    assert end - start < took / 10
