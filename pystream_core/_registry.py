@@ -62,8 +62,10 @@ _HOMES: Final = MappingProxyType(
     {
         ("executor", "threads"): "pystream-threads",
         ("observer", "sqlite"): "pystream-sqlite",
+        ("placement", "process"): "pystream-processes",
         **{
-            ("stage", name): "pystream-stages" for name in ("pace", "sample", "tee", "log", "count")
+            ("stage", name): "pystream-stages"
+            for name in ("pace", "sample", "tee", "log", "count", "batch", "window", "unbatch")
         },
         **{("source", name): "pystream-stages" for name in ("lines", "jsonl")},
     }

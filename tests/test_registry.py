@@ -211,7 +211,9 @@ def test_an_optional_hook_of_another_version_is_passed_over(install: Install) ->
     ("kind", "name", "distribution", "folder"),
     [
         ("executor", "threads", "pystream-threads", "threads"),
+        ("placement", "process", "pystream-processes", "processes"),
         ("stage", "tee", "pystream-stages", "stages"),
+        ("stage", "batch", "pystream-stages", "stages"),
         ("source", "jsonl", "pystream-stages", "stages"),
         ("stage", "video.resize", "pystream-video", "video"),
         ("source", "pystream-video/video.read", "pystream-video", "video"),

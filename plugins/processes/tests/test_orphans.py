@@ -122,6 +122,7 @@ def test_the_end_of_the_program_leaves_no_process(how: str) -> None:
 def test_ctrl_c_in_a_terminal_stops_the_program_alone() -> None:
     """The whole group gets it; the children finish what the pipeline asks of them."""
     text = """
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         class Tidy(Stage):
             def __call__(self, item):
                 return item
