@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ._errors import counted
 
@@ -241,6 +241,16 @@ class Statistics:
         return _law("admitted", self.admitted, self.spawned, bins, beside)
 
 
+class _Figures(NamedTuple):
+    """What was read at one moment: the stages, completed items, what was lost before the output,
+    and what the sum over the stages is too large by."""
+
+    stages: tuple[StageStatistics, ...]
+    completed: int
+    lost_at_the_end: Mapping[str, int]
+    doubled: Mapping[tuple[str, str], int]
+
+
 class Ledger:
     """The counters of one run.
 
@@ -336,7 +346,7 @@ class Ledger:
         """The figures of this moment; ``in_flight`` is derived from the others."""
         if self._final is not None:
             return self._final
-        return self._totals(*self._read())
+        return self._totals(self._read())
 
     def finish(self) -> Statistics:
         """Fix the figures of a closed run; what still arrives is discarded.
@@ -344,9 +354,9 @@ class Ledger:
         An item in the hands of a worker that never came back is counted as abandoned.
         """
         if self._final is None:
-            stages, lost, doubled, forfeited = self._read()
-            abandoned = tuple(_with_abandoned(stage) for stage in stages)
-            self._final = self._totals(abandoned, lost, doubled, forfeited)
+            figures = self._read()
+            abandoned = tuple(_with_abandoned(stage) for stage in figures.stages)
+            self._final = self._totals(figures._replace(stages=abandoned))
         return self._final
 
     def violations(self) -> list[str]:
@@ -384,25 +394,28 @@ class Ledger:
             for feeder in feeders
         ]
 
-    def _read(
-        self,
-    ) -> tuple[tuple[StageStatistics, ...], Mapping[str, int], Mapping[tuple[str, str], int], int]:
-        """The figures of the stages, what was lost before the output, ``_doubled``, and how much
-        of that loss had been counted as streamed.
+    def _read(self) -> _Figures:
+        """The figures of this moment.
+
+        Ends are read before what makes items, and those before admissions: so a snapshot never
+        shows more ends than items, whatever runs meanwhile.
 
         In one step, since a stage counts the end of a copy just before ``end_copy`` does: so
         no copy is taken off the sum that is not in it, and few are in it that should be.
         """
         with self._lock:
             passed = self.passed
+            completed = self.completed + self.streamed - self._forfeited + passed
+            doubled = dict(self._doubled)
+            lost_before = [dict(lost) for lost in self._lost_before]
+            ends = [_ends(counters) for counters in self._workers]
             stages = tuple(
-                _sum(path, counters, dict(before), passed, self._unjoined(index))
-                for index, (path, counters, before) in enumerate(
-                    zip(self.paths, self._workers, self._lost_before, strict=False)
+                _sum(path, counters, each, before, passed, self._unjoined(index))
+                for index, (path, counters, each, before) in enumerate(
+                    zip(self.paths, self._workers, ends, lost_before, strict=False)
                 )
             )
-            lost_at_the_end = dict(self._lost_before[-1])
-            return stages, lost_at_the_end, dict(self._doubled), self._forfeited
+            return _Figures(stages, completed, lost_before[-1], doubled)
 
     def _unjoined(self, index: int) -> Mapping[str, int]:
         join = self.joins.get(index)
@@ -415,13 +428,8 @@ class Ledger:
         }
         return MappingProxyType({path: count for path, count in left.items() if count > 0})
 
-    def _totals(
-        self,
-        stages: tuple[StageStatistics, ...],
-        lost_at_the_end: Mapping[str, int],
-        doubled: Mapping[tuple[str, str], int],
-        forfeited: int,
-    ) -> Statistics:
+    def _totals(self, figures: _Figures) -> Statistics:
+        stages, completed, lost_at_the_end, doubled = figures
         dropped: Counter[str] = Counter()
         for stage in stages:
             dropped.update(stage.dropped)
@@ -435,9 +443,6 @@ class Ledger:
                 dropped[reason] -= count
             else:
                 totals[bin_] -= count
-        # Ends are read before admissions, so that a snapshot never shows more ends than
-        # admitted items, whatever runs meanwhile.
-        completed = self.completed + self.streamed - forfeited + self.passed
         ended = completed + sum(totals[name] for name in _OWN_BINS) + sum(dropped.values())
         admitted = self.admitted
         return Statistics(
@@ -453,20 +458,28 @@ class Ledger:
         )
 
 
+def _ends(workers: Sequence[Counters]) -> tuple[dict[str, int], dict[str, int]]:
+    """How items have ended at a stage: its own bins, and what it dropped, by reason."""
+    dropped: Counter[str] = Counter()
+    for counters in workers:
+        dropped.update(dict(counters.dropped))
+    bins = {name: sum(getattr(counters, name) for counters in workers) for name in _OWN_BINS}
+    return bins, dict(dropped)
+
+
 def _sum(
     path: str,
     workers: Sequence[Counters],
+    ends: tuple[dict[str, int], dict[str, int]],
     lost_before: dict[str, int],
     passed: int,
     unjoined: Mapping[str, int],
 ) -> StageStatistics:
-    dropped: Counter[str] = Counter()
-    for counters in workers:
-        dropped.update(dict(counters.dropped))
-    # emitted and the bins before received: a call that ends meanwhile shows as in hand
+    bins, dropped = ends
+    # emitted before received: a call that ends meanwhile shows as in hand
     figures = {
         name: sum(getattr(counters, name) for counters in workers)
-        for name in (*_OWN_BINS, "emitted", "spawned", "received")
+        for name in ("emitted", "spawned", "received")
     }
     for counters in workers:
         before, taken = counters.passed, counters.taken  # in this order: rather less than more
@@ -476,9 +489,10 @@ def _sum(
     figures["received"] += passed
     return StageStatistics(
         path=path,
-        dropped=MappingProxyType(dict(dropped)),
+        dropped=MappingProxyType(dropped),
         lost_before=MappingProxyType(lost_before),
         unjoined=unjoined,
+        **bins,
         **figures,
     )
 

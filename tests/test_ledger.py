@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
-from pystream_core import StageStatistics, Statistics
+from pystream_core import StageStatistics, Statistics, _ledger
 from pystream_core._ledger import Ledger
 
 
@@ -165,7 +166,29 @@ def test_a_result_that_is_forfeited_while_the_figures_are_read_is_in_one_bin() -
     ledger.forfeit()
     before = ledger._read()
     ledger.forfeit()
-    statistics = ledger._totals(*before)
+    statistics = ledger._totals(before)
     assert (statistics.completed, statistics.dropped) == (1, {"reader left": 1})
     assert statistics.in_flight == 0
     assert ledger.snapshot().dropped == {"reader left": 2}
+
+
+def test_a_snapshot_beside_a_running_stage_never_shows_more_ends_than_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is made and ends while the figures are read shows as made only, or not at all."""
+    ledger = Ledger(["A", "B"])
+    first, second = ledger.counters(0), ledger.counters(1)
+    ledger.admitted = 1
+    read_ends = _ledger._ends
+
+    def read_while_items_pass(workers: Any) -> Any:
+        ends = read_ends(workers)
+        first.spawned += 2  # a generator gives out two items, which
+        second.filtered += 1  # end in the next stage
+        ledger.completed += 1  # and at the output
+        return ends
+
+    monkeypatch.setattr(_ledger, "_ends", read_while_items_pass)
+    for _ in range(3):
+        statistics = ledger.snapshot()
+        assert statistics.ended <= statistics.admitted + statistics.spawned
