@@ -61,6 +61,7 @@ _BUILT_IN: Final = "serial"
 _HOMES: Final = MappingProxyType(
     {
         ("executor", "threads"): "pystream-threads",
+        ("placement", "process"): "pystream-processes",
         ("observer", "sqlite"): "pystream-sqlite",
         **{
             ("stage", name): "pystream-stages" for name in ("pace", "sample", "tee", "log", "count")

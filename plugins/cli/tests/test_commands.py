@@ -183,9 +183,9 @@ def test_inspect_of_a_module_says_that_it_knows_registered_names(project):
 
 
 def test_inspect_of_something_that_is_missing_says_so(project):
-    """No placement is installed yet."""
-    result = project.invoke("inspect", "process", "--json")
-    assert "'process'" in result.stderr
+    """In words, and in the JSON."""
+    result = project.invoke("inspect", "elsewhere", "--json")
+    assert "'elsewhere'" in result.stderr
     assert json.loads(result.stdout)["failure"]["type"] == "PluginNotFound"
 
 
