@@ -425,6 +425,15 @@ def test_log_records_reach_the_handlers_here(
     assert "ValueError: inside" in (second.exc_text or "")
 
 
+@pytest.fixture
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """As it is in a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_not_ignored")
 def test_ctrl_c_hits_this_process_only(pipelines: Make) -> None:
     """A child ignores SIGINT; a call that was interrupted here in serial mode does not mix up
     the answers of later ones."""
