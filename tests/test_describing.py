@@ -329,8 +329,8 @@ MISSING: dict[str, tuple[Callable[[], Any], str]] = {
     "profiler": (lambda: Pipeline(use_profiler=True, profiler="sqlight"), "did you mean 'sqlite'"),
     "observer": (lambda: Pipeline(observers=["nobody"]), "observer or profiler 'nobody'"),
     "placement": (
-        lambda: [p := Pipeline(), p.add(identity, placement="cluster"), p.parallelize()],
-        r"placement .cluster.\. Installed: ",
+        lambda: [p := Pipeline(), p.add(identity, placement="elsewhere"), p.parallelize()],
+        r"placement .elsewhere.\. Installed: ",
     ),
 }
 

@@ -183,9 +183,9 @@ def test_inspect_of_a_module_says_that_it_knows_registered_names(project):
 
 
 def test_inspect_of_something_that_is_missing_says_so(project):
-    """On both streams."""
-    result = project.invoke("inspect", "cluster", "--json")
-    assert "'cluster'" in result.stderr
+    """In words, and in the JSON."""
+    result = project.invoke("inspect", "elsewhere", "--json")
+    assert "'elsewhere'" in result.stderr
     assert json.loads(result.stdout)["failure"]["type"] == "PluginNotFound"
 
 

@@ -254,7 +254,7 @@ use = "acme.blur"
             "there is no stage 'x'",
         ),
         (
-            f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = "cluster"',
+            f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = "elsewhere"',
             "stage[1].placement (pace)",
             "no installed plugin provides the placement",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -12,9 +13,18 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from pystream_processes import limits
+from pystream_processes import ProcessPlacement, limits
 
-from pystream_core import SKIP, CleanupError, Pipeline, Retry, Stage, StageError, WorkerLost
+from pystream_core import (
+    SKIP,
+    CleanupError,
+    Pipeline,
+    Retry,
+    Stage,
+    StageError,
+    StageSpec,
+    WorkerLost,
+)
 from pystream_core.testing import broken_law, in_thread, wait_until
 
 Make = Callable[..., Pipeline]
@@ -482,7 +492,7 @@ class Alarm:
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # amid its making
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_at_any_moment_mixes_nothing_up(pipelines: Make) -> None:
+def test_ctrl_c_at_any_moment_mixes_nothing_up() -> None:
     """Whatever it interrupts in the caller's thread, later items get their own results."""
     numpy = pytest.importorskip("numpy")
     rng = random.Random(3)
@@ -490,16 +500,16 @@ def test_ctrl_c_at_any_moment_mixes_nothing_up(pipelines: Make) -> None:
     def work(frame: Any) -> Any:
         return frame + 1
 
-    pipeline = one(pipelines, limits(max_restarts=1000)(work))
-    pipeline.serialize()
-    pipeline.start()
+    work = limits(max_restarts=1000)(work)
+    spec = StageSpec(path=("MainPipeline", "A"), make=lambda: work, shared=True)
+    stage: Any = ProcessPlacement().wrap(spec).make()
+    stage.setup()
     with Alarm() as alarm:
         for number in range(300):
             frame = numpy.full(20_000 if number % 2 else 5, number)
-            alarm.within(rng.uniform(1e-5, 4e-3), lambda: pipeline.forward(frame))  # noqa: B023
+            alarm.within(rng.uniform(1e-5, 2e-3), lambda: stage(frame))  # noqa: B023
             if number % 10 == 0:
-                (result,) = pipeline.stream([frame])
-                assert (result == number + 1).all()
+                assert (stage(frame) == number + 1).all()
         assert alarm.rings > 20
-    pipeline.cleanup()
-    assert broken_law(pipeline.statistics()) == []
+    stage.cleanup()
+    gc.collect()

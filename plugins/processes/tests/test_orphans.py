@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pystream_core import Pipeline, Retry, Stage
 from pystream_processes import limits
 
 never = time.sleep
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 
 def say(*words):
     print(*words, flush=True)
@@ -47,6 +50,20 @@ def program(text: str) -> list[str]:
 def run(text: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(program(text), capture_output=True, text=True, timeout=15, **options)
+
+
+@contextmanager
+def started(text: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The program while it runs; it is killed at the end in any case."""
+    child = subprocess.Popen(program(text), stdout=subprocess.PIPE, text=True, **options)
+    try:
+        with child:
+            try:
+                yield child
+            finally:
+                child.kill()
+    finally:
+        child.wait(5)
 
 
 def running(process: int) -> bool:
@@ -81,14 +98,11 @@ def test_kill_9_of_the_program_leaves_no_process(stage: str) -> None:
             say("idle")
         never(1000)
     """
-    child = subprocess.Popen(program(text), stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline()
-    found = descendants(child.pid)
-    assert len(found) == 4
-    child.kill()
-    child.wait(5)
-    child.stdout.close()
+    with started(text) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        found = descendants(child.pid)
+        assert len(found) == 4
     assert wait_until(lambda: not any(map(running, found)))
 
 
@@ -122,7 +136,6 @@ def test_the_end_of_the_program_leaves_no_process(how: str) -> None:
 def test_ctrl_c_in_a_terminal_stops_the_program_alone() -> None:
     """The whole group gets it; the children finish what the pipeline asks of them."""
     text = """
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         class Tidy(Stage):
             def __call__(self, item):
                 return item
@@ -138,17 +151,11 @@ def test_ctrl_c_in_a_terminal_stops_the_program_alone() -> None:
         except KeyboardInterrupt:
             say("interrupted")
     """
-    child = subprocess.Popen(
-        program(text),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    os.killpg(child.pid, signal.SIGINT)
-    out, error = child.communicate(timeout=10)
+    with started(text, stderr=subprocess.PIPE, start_new_session=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        os.killpg(child.pid, signal.SIGINT)
+        out, error = child.communicate(timeout=10)
     assert out.splitlines() == ["tidy", "interrupted"]
     assert error == ""
 
@@ -211,13 +218,10 @@ def test_nothing_of_a_killed_program_is_in_the_folder_of_shared_memory() -> None
                 say("full")
             kept = kept[-30:]
     """
-    child = subprocess.Popen(program(text), stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "full\n"
-    assert set(os.listdir("/dev/shm")) == before
-    child.kill()
-    child.wait(5)
-    child.stdout.close()
+    with started(text) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "full\n"
+        assert set(os.listdir("/dev/shm")) == before
     assert set(os.listdir("/dev/shm")) == before
 
 
