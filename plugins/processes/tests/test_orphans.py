@@ -161,7 +161,8 @@ def test_ctrl_c_in_a_terminal_stops_the_program_alone() -> None:
 
 
 def test_the_server_may_die_too() -> None:
-    """Its children are lost with it; the next ones come from a new one."""
+    """Its children are given up, unless an answer of one is there first; the next ones come from
+    a new one."""
     done = run("""
         from pystream_processes._launcher import launcher
         pipeline = Pipeline()
@@ -171,10 +172,10 @@ def test_the_server_may_die_too() -> None:
             server = launcher()._server
             os.kill(server.pid, signal.SIGKILL)
             server.wait(5)
-            second, = pipeline.stream([2])
-            say(first != second)
+            seen = [list(pipeline.stream([number]))[0] for number in range(50)]
+            say(first != seen[-1], len(set(seen)) <= 2)
     """)
-    assert done.stdout == "True\n", done.stderr
+    assert done.stdout == "True True\n", done.stderr
 
 
 def test_a_forked_child_has_processes_of_its_own() -> None:
