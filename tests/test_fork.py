@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 MODES = ["serial", "threads"]
 
 PRELUDE = """
-import gc, os, sys, threading, warnings
+import gc, os, sys, threading, time, warnings
 from time import monotonic
 from pystream_core import Pipeline, PipelineTerminated, Stage
 
@@ -149,9 +149,10 @@ def test_a_fork_while_a_loop_runs(mode: str) -> None:
         pipeline.start_loop(0.0005)
         for _ in range(10):
             forked(lambda: check_dead(pipeline))
-        before = pipeline.statistics().completed
-        threading.Event().wait(0.1)
-        assert pipeline.statistics().completed > before
+        before, end = pipeline.statistics().completed, time.monotonic() + 5
+        while pipeline.statistics().completed == before:
+            assert time.monotonic() < end
+            threading.Event().wait(0.001)
         pipeline.cleanup()
         statistics = pipeline.statistics()
         assert statistics.admitted == statistics.completed, statistics
