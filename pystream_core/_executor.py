@@ -190,7 +190,6 @@ class Run:
         self.report = LossReport()
         self.recorder = Recorder(observers, self.ledger.snapshot) if observers else None
         self.event_loop = EventLoop()
-        self.front_trace = self.recorder.trace() if self.recorder else None
         self.clocked = bool(observers) or any(spec.max_age_ns for spec in plan.stages)
         self.floor: float = 0
         self.reason = ""

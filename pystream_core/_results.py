@@ -61,11 +61,6 @@ class FedResults:
         self.feeder = Feeder(source, executor, self._stream, origin=origin)
         self.feeder.start()
 
-    @property
-    def ended(self) -> bool:
-        """Nothing more will come."""
-        return self._ended
-
     def read(self, handle: Handle) -> Generator[Any, None, None]:
         """The results, for the one reader. Each step blocks until there is one or the stream
         ends. The reader takes the next step when it is done with the result before, so the
