@@ -80,7 +80,7 @@ def test_a_stop_calls_a_running_call_off(choose: Choose) -> None:
     call.wait()
     pipeline.cleanup()
     assert pipeline.statistics().dropped == {"abort": 1}
-    assert stage.told[-1] == "cleanup"
+    assert stage.told.count("cleanup") == 1  # calling off may come again
     assert "forsake" not in stage.told
 
 
@@ -94,7 +94,7 @@ def test_a_stage_that_is_left_behind_is_told(choose: Choose) -> None:
     pipeline.cleanup(timeout=0)
     call.wait()
     assert "forsake" in stage.told
-    assert wait_until(lambda: stage.told[-1] == "cleanup")
+    assert wait_until(lambda: stage.told.count("cleanup") == 1)
 
 
 def test_a_stage_that_is_handed_on_is_told_of_the_next_run() -> None:

@@ -117,11 +117,11 @@ class Process:
         Raises:
             Died, Late: see ``receive``.
         """
+        self.unsure = True
         if self._generation != self._pool.generation:
             self._generation = self._pool.generation
             for number in self._pool.stale(set(self._known)):
                 self._push(frame(FORGET, [NUMBERS.pack(number, self._known.pop(number))]))
-        self.unsure = True
         self._push(frame(kind, parts))
         self.owed = True
         self.unsure = False
@@ -202,9 +202,11 @@ class Process:
     def _lend(self, lease: Lease, offset: int, length: int) -> Range:
         segment = lease.segment
         if segment.number not in self._known:
-            self._known[segment.number] = segment.block_size
             message = frame(SEGMENT, [NUMBERS.pack(segment.number, segment.block_size)])
+            self.unsure = True
             self._push(message, [segment.descriptor])
+            self._known[segment.number] = segment.block_size
+            self.unsure = False
         self._used[lease.key] = lease
         return lease.range(offset, length)
 

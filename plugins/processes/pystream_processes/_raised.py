@@ -53,6 +53,8 @@ def disclose(parts: Sequence[bytes | bytearray]) -> BaseException:
     try:
         error = pickle.loads(stream)
         assert isinstance(error, BaseException)
+    except KeyboardInterrupt:  # Ctrl-C here
+        raise
     except BaseException as second:
         error = RemoteError(
             f"{said.rstrip().rpartition(chr(10))[2]} (it cannot be unpickled here: {second!r})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import random
 import signal
 import threading
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from pystream_processes import ProcessPlacement, limits
+from pystream_processes._process import Process
+from pystream_processes._raised import disclose, enclose
 
 from pystream_core import (
     SKIP,
@@ -525,3 +528,43 @@ def test_ctrl_c_at_any_moment_mixes_nothing_up() -> None:
         assert alarm.rings > 20
     stage.cleanup()
     gc.collect()
+
+
+def test_ctrl_c_amid_the_lending_of_memory_costs_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that may not know of the memory is not asked again; the next item gets its result."""
+
+    def size(item: Any) -> int:
+        return len(item)
+
+    spec = StageSpec(path=("MainPipeline", "A"), make=lambda: size, shared=True)
+    stage: Any = ProcessPlacement().wrap(spec).make()
+    stage.setup()
+    push = Process._push
+
+    def interrupted(self: Process, buffers: Any, descriptors: Any = ()) -> None:
+        if descriptors:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        push(self, buffers, descriptors)
+
+    monkeypatch.setattr(Process, "_push", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stage(bytes(100_000))
+    assert stage(bytes(100_001)) == 100_001
+    stage.cleanup()
+
+
+def test_ctrl_c_amid_the_way_back_of_an_exception_is_no_failure_of_the_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes out as what it is."""
+
+    def interrupted(stream: Any) -> Any:
+        raise KeyboardInterrupt
+
+    parts = enclose(ValueError("no"))
+    monkeypatch.setattr(pickle, "loads", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        disclose(parts)
