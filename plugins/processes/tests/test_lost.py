@@ -505,6 +505,8 @@ class Alarm:
         return uninterrupted
 
 
+# In a destructor it is only told of, by the interpreter.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_at_any_moment_mixes_nothing_up() -> None:
     """Whatever it interrupts in the caller's thread, later items get their own results."""
     numpy = pytest.importorskip("numpy")
