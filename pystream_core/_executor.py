@@ -540,6 +540,6 @@ class Executor(ABC):
         """Whether the calling thread is one that runs this executor's stages."""
 
     def iterate(self, source: Iterable[Any]) -> Iterator[Any] | None:  # noqa: ARG002
-        """All results of a source, in the caller's thread; None when the executor has no
-        such path and the source is to be fed by a thread. For executors without threads."""
+        """A generator of all results of a source, in the caller's thread; None when the executor
+        has no such path and the source is to be fed by a thread. For executors without threads."""
         return None

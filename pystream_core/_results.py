@@ -6,9 +6,12 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import filterfalse
+from operator import attrgetter, methodcaller
 from time import perf_counter_ns
 from typing import Any
 
+from ._errors import PipelineBusy
 from ._executor import Envelope, Executor, Run
 from ._input import Feeder, close_source
 from ._output import CUT, Output, Stream, StreamEnd, sweep_stream
@@ -193,6 +196,17 @@ class FedResults:
         # else a worker may be about to send its last result: forfeit() sweeps again
 
 
+def close_unless_running(steps: Any) -> bool:
+    """Close a generator, unless it runs in another thread; whether it is closed.
+
+    Looking and closing is one step in C, which lets no other thread in between: closing one that
+    runs is not always refused but may crash the interpreter (CPython 3.11 and 3.12, where it may
+    take an entry of an inline cache for the instruction of a ``yield from``).
+    """
+    idle = filterfalse(attrgetter("gi_running"), (steps,))
+    return bool(list(map(methodcaller("close"), idle)))
+
+
 def own_results(
     results: Iterator[Any],
     source: Iterable[Any],
@@ -310,4 +324,9 @@ class ResultStream(Iterator[Any]):
     def close(self) -> None:
         """Stop early. Waits for the calls under way, at most ``stuck_timeout`` seconds; a
         source that blocks is left behind and named."""
-        (self._fed or self._steps).close()
+        if self._fed is not None:
+            self._fed.close()
+        elif not close_unless_running(self._steps):
+            raise PipelineBusy(
+                "the stream is being read by another thread: close it there, or stop the pipeline"
+            )

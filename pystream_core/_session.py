@@ -36,7 +36,7 @@ from ._lifecycle import Instances
 from ._observer import Observer
 from ._output import Output
 from ._plan import Plan
-from ._results import FedResults, ResultStream, own_results
+from ._results import FedResults, ResultStream, close_unless_running, own_results
 
 logger = logging.getLogger("PyStream")
 
@@ -627,10 +627,8 @@ class Session:
         parts = self._own_parts
         if parts is not None:
             self._own_cut = True
-            try:
-                getattr(parts[0], "close", bool)()
-            except ValueError:  # its reader is inside, in another thread, and will see the stop
-                return
+            if not close_unless_running(parts[0]):
+                return  # its reader is inside, in another thread, and will see the stop
             self._own_parts = None
             close_source(parts[1])
 

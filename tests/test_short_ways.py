@@ -391,3 +391,33 @@ def test_a_withdrawn_wait_leaves_the_room_to_others() -> None:
     assert [pipeline.forward(0) for _ in range(2)] == [True, True]
     pipeline.cleanup()
     assert broken_law(pipeline.statistics()) == []
+
+
+# -- closing what another thread reads ---------------------------------------------------------
+
+
+def test_a_serial_stream_is_not_closed_while_another_thread_is_inside() -> None:
+    """It ends there by itself; to close a generator that runs may crash the interpreter."""
+    inside, go = threading.Event(), threading.Event()
+
+    def stage(item: int) -> int:
+        inside.set()
+        assert go.wait(PATIENCE)
+        return item
+
+    pipeline = serial(stage)
+    results = pipeline.stream([1, 2, 3])
+    reader = in_thread(lambda: next(results))
+    assert inside.wait(PATIENCE)
+    with pytest.raises(PipelineBusy, match="read by another thread"):
+        results.close()
+    closer = in_thread(pipeline.cleanup)
+    session = pipeline._session
+    assert session is not None
+    assert wait_until(lambda: session.executor._turn.closed)  # type: ignore[attr-defined]
+    go.set()
+    assert closer.wait().error is None
+    reader.wait()
+    with pytest.raises((PipelineTerminated, StopIteration)):
+        next(results)
+    assert broken_law(pipeline.statistics()) == []
