@@ -221,9 +221,9 @@ def own_results(
     A generator, so that a loop over it costs no call per item of ours. It is open from its
     first step on; leaving it to garbage collection closes it.
 
-    Whoever closes the session closes ``results``, never this generator: the reader may be
-    about to take its next step here, and two threads in one generator are an error. When
-    they meet in ``results``, that error is caught on both sides.
+    Whoever closes the session closes ``results``, never this generator, and only while nobody
+    runs it: else its reader, in another thread, sees the stop by itself. A reader who takes a
+    step while ``results`` is being closed gets an error, which is caught here.
 
     Args:
         results: of ``Executor.iterate``.

@@ -1,6 +1,7 @@
 """The threads executor.
 
-Assumed of the interpreter: ``queue.SimpleQueue`` is atomic and its ``put`` never blocks;
+Assumed of the interpreter: ``queue.SimpleQueue`` and ``collections.deque`` let in one thread at a
+time, and ``put``, ``append`` and ``popleft`` never block;
 storing and reading an attribute is atomic. Nothing else; the global lock is not relied on.
 
 What is waited for, and what ends the wait:
