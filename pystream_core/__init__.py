@@ -22,6 +22,7 @@ from ._errors import (
     WorkerLost as WorkerLost,
 )
 from ._executor import Envelope as Envelope, Executor as Executor, Feeding as Feeding, Run as Run
+from ._handle import Handle as Handle
 from ._installed import PluginInfo as PluginInfo, Provided as Provided
 from ._ledger import StageStatistics as StageStatistics, Statistics as Statistics
 from ._lifecycle import Instance as Instance

@@ -798,7 +798,8 @@ def _placed(spec: StageSpec, placement: str | None) -> StageSpec:
         )
     from ._registry import registry
 
-    return registry().placement(name)().wrap(spec)
+    options = replace(spec.options, placement=name)
+    return registry().placement(name)().wrap(replace(spec, options=options))
 
 
 def _own_name(stage: Any) -> str:

@@ -18,6 +18,7 @@ from ._channel import Baton, ChannelClosed
 from ._coroutines import EventLoop
 from ._errors import CleanupError, PipelineBusy, StageError, describe_error
 from ._executor import Envelope, Executor, Push, Run
+from ._handle import taken
 from ._lifecycle import Instance
 from ._observer import Trace
 from ._stage import SKIP, Stage
@@ -350,7 +351,10 @@ class SerialExecutor(Executor):
                     continue
                 value = finished.value
                 run.ledger.completed += 1
-                run.end(finished, "completed", self._trace, stage=len(run.plan.stages))
+                stages = len(run.plan.stages)
+                run.end(finished, "completed", self._trace, stage=stages, value=value)
+                if run.handles:
+                    value = taken(value)
                 yield value
                 del value
         except GeneratorExit:

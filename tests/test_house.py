@@ -16,6 +16,7 @@ FLOORS: list[list[str]] = [
     ["_errors"],
     [
         "_graph",
+        "_handle",
         "_stage",
         "_ledger",
         "_branches",

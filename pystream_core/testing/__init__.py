@@ -12,6 +12,7 @@ from typing import Any
 
 from ._census import Census as Census
 from ._clock import ManualClock as ManualClock
+from ._handles import Lost as Lost, Tracked as Tracked, Tracker as Tracker
 from ._law import broken_law as broken_law
 from ._placement import InlinePlacement as InlinePlacement
 from ._stages import (
@@ -53,11 +54,12 @@ def executor_suite(name: str, **options: Any) -> type:
     """
     import pytest
 
-    pytest.register_assert_rewrite(f"{__name__}._suite", f"{__name__}._flow_suite")
-    suite = importlib.import_module(f"{__name__}._flow_suite")
+    names = [f"{__name__}.{module}" for module in ("_suite", "_flow_suite", "_handle_suite")]
+    pytest.register_assert_rewrite(*names)
+    suite = importlib.import_module(names[-1])
     side_by_side = options.pop("side_by_side", name != "serial")
     return type(
         f"Test{name.title()}",
-        (suite.FlowSuite,),
+        (suite.HandleSuite,),
         {"executor": name, "options": options, "side_by_side": side_by_side},
     )
