@@ -20,8 +20,9 @@ from . import _records
 from ._bell import give_back, take_bell
 from ._limits import Limits
 from ._pool import pool
-from ._process import Died, Late, Process, _values
+from ._process import Died, Late, Process
 from ._raised import disclose
+from ._shared import Shared
 from ._wire import (
     BEGIN,
     CALL,
@@ -29,7 +30,6 @@ from ._wire import (
     CLOSE,
     END,
     NEXT,
-    NOTED,
     RAISED,
     SETUP,
     VALUE,
@@ -75,6 +75,7 @@ class Placed(PlacedStage):
 
     def __init__(self, order: Order) -> None:
         self._order = order
+        self.takes = (Shared,) if order.may_share else ()
         self._process: Process | None = None
         self._bell = take_bell()
         self._called_off = self._forsaken = False
@@ -190,11 +191,10 @@ class Placed(PlacedStage):
     def _value(self, message: Message) -> Any:
         process = self._process
         assert process is not None
-        kind = message.kind & ~NOTED
         try:
-            if kind == RAISED:
-                raise disclose(_values(message))  # type: ignore[arg-type]
-            return process.value_of(message) if kind == VALUE else None
+            if message.kind == RAISED:
+                raise disclose(message.values)  # type: ignore[arg-type]
+            return process.value_of(message) if message.kind == VALUE else None
         finally:
             process.settle()
 
@@ -334,8 +334,8 @@ class PlacedGenerator(Placed):
         del data
         ended = False
         try:
-            while message.kind & ~NOTED != END:
-                ended = message.kind & ~NOTED == RAISED
+            while message.kind != END:
+                ended = message.kind == RAISED
                 yield self._value(message)
                 message = self._ask_for(NEXT)
             ended = True

@@ -80,9 +80,13 @@ class Lease:
         """A piece of it, as messages say it."""
         return Range(self.segment.number, self.index * self.segment.block_size + offset, length)
 
+    def offset_of(self, piece: Range) -> int:
+        """Where a piece begins in it."""
+        return piece.offset - self.index * self.segment.block_size
+
     def view(self, piece: Range) -> memoryview:
         """The bytes of a piece of it, which keep it lent."""
-        begin = piece.offset - self.index * self.segment.block_size
+        begin = self.offset_of(piece)
         return view_of(self.exporter)[begin : begin + piece.length]
 
 
