@@ -57,6 +57,7 @@ from ._registry import (
     Described as Described,
     Registry as Registry,
     available as available,
+    placement as placement,
     registry as registry,
     source as source,
     stage as stage,

@@ -218,7 +218,7 @@ class Run:
         self.failure: StageError | None = None
         self.halted = False
         self.linear = plan.graph.linear
-        self.handles = any(spec.options.placement for spec in plan.stages)
+        self.handles = any(spec.options.placement is not None for spec in plan.stages)
         self.spares: deque[Envelope] = deque()
         self.replies: set[Reply] = set()  # of calls that wait; each caller adds and removes its own
         self.stop_executor: Callable[[str], None] = self.halt  # Session sets the executor's abort

@@ -30,7 +30,12 @@ class Placement(ABC):
     What stands in place of the stage may be a ``PlacedStage``: then it is told when nobody
     waits for its running call any more, and can end it. It may also return a ``Handle`` where the
     value can stay where it is.
+
+    Attributes:
+        name: for people to read.
     """
+
+    name = ""
 
     @abstractmethod
     def wrap(self, spec: StageSpec) -> StageSpec:

@@ -374,6 +374,25 @@ def stage(name: str, /, **options: Any) -> Any:
     return registry().stage(name, **options)
 
 
+def placement(name: str, /, **options: Any) -> Placement:
+    """A placement with options, for ``Pipeline.add`` and ``parallelize``. Without options its name
+    does.
+
+    Args:
+        name: as ``pystream plugins`` lists it, or ``distribution/name``.
+        options: for the placement; checked now.
+
+    Raises:
+        PluginNotFound: no plugin provides it, with what to do about that.
+        AmbiguousName: several plugins do; use the identity of one.
+        PlanError: it does not take these options, or needs more.
+        PluginError: it does not load.
+    """
+    make = registry().placement(name)
+    check_keywords(make, options, f"placement {name!r}")
+    return make(**options)
+
+
 def source(name: str, /, **options: Any) -> Iterable[Any]:
     """The items of a registered source, for ``stream`` and ``run``.
 

@@ -148,6 +148,7 @@ class Session:
             self._starter = threading.get_ident()
             run = self.run
             for kept, spec in zip(run.instances, self.plan.stages, strict=True):
+                kept.place(spec.options.placement)
                 kept.reset(shared=spec.shared)
             self.output.attach(run)
             if run.recorder is not None:
