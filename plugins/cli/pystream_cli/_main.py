@@ -160,7 +160,8 @@ def run(
     use = "my_stages:Count"       # modules are looked for in that folder too
     name = "count"
     workers = 2                   # also: ordered, capacity, overflow, on_error,
-                                  # max_age, placement
+                                  # max_age, placement = "process", or with
+                                  # options: { use = "process", timeout = 2.0 }
     after = "other"               # the stage, or list of stages, that it follows;
                                   # left out: the one before
     letters = "abc"               # an option of the stage itself

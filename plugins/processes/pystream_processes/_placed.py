@@ -19,7 +19,7 @@ from pystream_core import CalledBack, PlacedStage, WorkerLost
 from . import _records
 from ._bell import give_back, take_bell
 from ._limits import Limits
-from ._pool import pool
+from ._pool import Pool, Reserve
 from ._process import Died, Late, Process
 from ._raised import disclose
 from ._shared import Shared
@@ -51,6 +51,7 @@ class Order:
         name: the last part of it.
         recipe: what the process makes the stage of.
         limits: what it is allowed.
+        reserve: where its shared memory comes from.
         read_only: other branches have the same item, so it must not be written to.
         may_share: its input may lie in shared memory as it is; a stage that is called again
             with the same item gets a copy each time.
@@ -60,6 +61,7 @@ class Order:
     name: str
     recipe: bytes
     limits: Limits
+    reserve: Reserve
     read_only: bool
     may_share: bool
 
@@ -72,6 +74,7 @@ class Placed(PlacedStage):
     """
 
     expands = False
+    _pool: Pool  # from setup on
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -89,7 +92,8 @@ class Placed(PlacedStage):
 
     def setup(self) -> None:
         """Start the process and set the stage up in it. Raises what that raises."""
-        pool().enter(self)
+        self._pool = self._order.reserve.pool()
+        self._pool.enter(self)
         self._entered = True
         self._allow(None)
         try:
@@ -226,7 +230,7 @@ class Placed(PlacedStage):
 
     def _start(self) -> None:
         order = self._order
-        self._process = Process(pool(), self._bell, self._deadline, may_share=order.may_share)
+        self._process = Process(self._pool, self._bell, self._deadline, may_share=order.may_share)
         begin = {
             "path": sys.path,
             "argv": sys.argv,
@@ -319,7 +323,7 @@ class Placed(PlacedStage):
             process.leave()
         if self._entered:
             self._entered = False
-            pool().leave(self)
+            self._pool.leave(self)
             give_back(self._bell)
 
 

@@ -136,9 +136,10 @@ class Process:
             Died, Late: see ``receive``.
         """
         try:
-            if type(value) is Shared:
+            if type(value) is Shared and value.lies_in(self._pool):
                 parts = value.parts(self._lend)
             else:
+                value = value.resolve() if type(value) is Shared else value  # from elsewhere
                 parts, _ = pack(value, self._place)
         except BaseException:
             self._used.clear()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pystream_core import Handle
 
-from ._pool import Lease
+from ._pool import Lease, Pool
 from ._wire import Part, Range
 
 
@@ -48,6 +48,10 @@ class Shared(Handle):
 
     def release(self) -> None:
         """The same."""
+
+    def lies_in(self, pool: Pool) -> bool:
+        """Whether all its blocks belong to this pool."""
+        return all(pool.owns(part.lease) for part in self._parts if isinstance(part, Piece))
 
     def parts(self, lend: Callable[[Lease, int, int], Range]) -> list[Part]:
         """What to send to a process, which is lent the blocks."""

@@ -10,12 +10,12 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from pystream_processes import _pool, shared_memory
+from pystream_processes import ProcessPlacement, _pool, shared_memory
 from pystream_processes._memory import address_of, copy
 from pystream_processes._pool import Pool, PoolStatistics, pool
 from pystream_processes._shared import Shared
 
-from pystream_core import Pipeline, PlanError, Retry, Stage
+from pystream_core import Pipeline, PlanError, Retry, Stage, placement
 from pystream_core.testing import wait_until
 
 numpy = pytest.importorskip("numpy")
@@ -415,3 +415,46 @@ def test_what_nothing_knows_is_not_found(entered: Pool) -> None:
     assert entered.find(address + lease.segment.size - 5, 10) is None
     del lease
     assert entered.find(address, 10) is None
+
+
+def test_a_placement_may_have_memory_of_its_own(pipelines: Make, small: Pool) -> None:
+    """With a bound of its own; frames pass from one placement to another as a copy."""
+    own = ProcessPlacement(shared_memory_mb=8)
+    pipeline = pipelines()
+    pipeline.add(in_place, placement=own)
+    pipeline.add(in_place, placement=own)
+    pipeline.add(in_place, **PLACED)
+    pipeline.add(in_place, placement=own)
+    pipeline.parallelize()
+    for number in range(3):
+        pipeline.forward(numpy.full(3 * MB, number, "u1"))
+        pipeline.drain(10)
+        result = pipeline.get_results()
+        assert set(result.tolist()) == {number + 4}
+        del result
+    assert own.shared_memory().limit == 8 * MB
+    assert own.shared_memory().size > 0
+    assert own.shared_memory().refused == small.statistics().refused == 0
+    assert small.statistics().size > 0
+    pipeline.cleanup()
+    assert own.shared_memory().size == 0
+
+
+@pytest.mark.parametrize("megabytes", [-1, 0.5, "8", True])
+def test_the_bound_is_checked(megabytes: Any) -> None:
+    """A whole number of megabytes."""
+    with pytest.raises(PlanError, match="shared_memory_mb must be a whole number of megabytes"):
+        ProcessPlacement(shared_memory_mb=megabytes)
+
+
+def test_without_shared_memory_everything_goes_through_pipes(pipelines: Make) -> None:
+    """Slower, and the same."""
+    own = placement("process", shared_memory_mb=0)
+    pipeline = pipelines()
+    pipeline.add(in_place, placement=own)
+    pipeline.add(in_place, placement=own)
+    pipeline.parallelize()
+    assert [int(each.sum()) for each in pipeline.stream([numpy.zeros(MB, "u1")] * 2)] == [
+        2 * MB
+    ] * 2
+    pipeline.cleanup()
