@@ -185,7 +185,7 @@ class Step:
                         if self.failed(parent, error):
                             yield parent
                         return
-                    inside += (perf_counter_ns() if self._trace else 0) - begin
+                    inside += self._lasted(begin)
                     ended = True
                     if self.batches:
                         self._span(parent, start, start + inside, "absorbed")
@@ -196,7 +196,7 @@ class Step:
                     run.end(parent, "expanded", self._trace, stage=self.index)
                     return
                 except BaseException as error:
-                    inside += (perf_counter_ns() if self._trace else 0) - begin
+                    inside += self._lasted(begin)
                     self._span(parent, start, start + inside, "failed")
                     ended = True
                     if self._last[1] > made:  # nothing from before this item waits any more
@@ -204,7 +204,7 @@ class Step:
                     if self.failed(parent, error):
                         yield parent
                     return
-                inside += (perf_counter_ns() if self._trace else 0) - begin
+                inside += self._lasted(begin)
                 if value is not SKIP:
                     if self._handles and value is parent.value:
                         retain(value)  # which then has two owners
@@ -492,6 +492,13 @@ class Step:
         begun, ended = (0, 0) if self._placed is None else self._placed.span_ns
         # Readings from before belong to an earlier call: this one has not been answered.
         return (begun, ended) if start <= begun <= ended <= end else (start, end)
+
+    def _lasted(self, begin: int) -> int:
+        """Nanoseconds that a call took which the worker began then; 0 when nobody observes."""
+        if self._trace is None:
+            return 0
+        start, end = self._times(begin, perf_counter_ns())
+        return end - start
 
     def _span(self, envelope: Envelope, start: int, end: int, outcome: str) -> None:
         trace = self._trace

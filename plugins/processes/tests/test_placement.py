@@ -571,7 +571,18 @@ def test_a_video_is_the_same_with_its_motion_found_in_a_process(tmp_path: Path) 
     assert videos[0] == videos[1]
 
 
-def test_a_span_has_the_times_of_the_process() -> None:
+def length(item: Any) -> int:
+    """A stage that does little with a lot."""
+    return len(item)
+
+
+def lengths(item: Any) -> Iterator[int]:
+    """The same as a generator stage."""
+    yield len(item)
+
+
+@pytest.mark.parametrize("stage", [length, lengths])
+def test_a_span_has_the_times_of_the_process(stage: Any) -> None:
     """The way there and back counts as waiting: a large item takes long, its stage does not."""
 
     class Spans(Observer):
@@ -583,7 +594,7 @@ def test_a_span_has_the_times_of_the_process() -> None:
 
     observer = Spans()
     pipeline = Pipeline(observers=[observer])
-    pipeline.add(len, placement="process")
+    pipeline.add(stage, placement="process")
     with pipeline.serialize():
         pipeline.start()
         begin = perf_counter_ns()
