@@ -910,7 +910,7 @@ class ExecutorSuite(Conformance):
             pipeline.run(range(10))
             getattr(pipeline, stop)()
             pipeline.cleanup()
-        assert before.left(grace=1.0) == []
+        assert before.left(grace=0.3) == []
 
     def test_abort_releases_whoever_waits(self) -> None:
         """Calls that wait in forward and get_results raise at once."""
