@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from .._errors import PlanError
 from .._plan import MAIN_PIPELINE_NAME, describe, flushes
-from .._registry import registry
 from .._stage import StageFactory, call_kind
 from ._stages import Gate, Recorder, Recorders
 from ._suite_stages import Triples, increment, twice
@@ -63,6 +62,8 @@ def needed(stage: Any, options: Mapping[str, Any]) -> Iterator[str]:
 def can_be_placed(stage: Any, placement: str) -> bool:
     """Whether a stage of a test is one that this placement takes, and is not watched or held by
     the test."""
+    from .._registry import registry
+
     made_by = stage.make if isinstance(stage, StageFactory) else stage
     if isinstance(made_by, (Gate, Recorder, Recorders)) or made_by is Recorder:
         return False

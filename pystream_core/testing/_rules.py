@@ -402,6 +402,122 @@ EXECUTOR_RULES: Final = (
 )
 """Of executors: the docstring of ``Executor``, and what the design says beside it."""
 
-PLACEMENT_RULES: Final[tuple[Rule, ...]] = ()
+PLACEMENT_RULES: Final = (
+    Rule(
+        "starts nothing",
+        "wrap is called when the plan is built and starts nothing; nor does a mode that is never "
+        "started",
+        (
+            "test_wrap_starts_nothing",
+            "test_a_mode_that_never_starts_makes_nothing",
+        ),
+    ),
+    Rule(
+        "specification",
+        "path, options and kind of the specification stay as they are",
+        ("test_the_specification_stays_as_it_is",),
+    ),
+    Rule(
+        "refusals",
+        "what cannot be placed is refused with a PlanError that names it, never ignored or taken "
+        "for something else",
+        (
+            "test_what_cannot_be_placed_is_refused",
+            "test_what_a_factory_makes_is_looked_at",
+        ),
+    ),
+    Rule(
+        "one per worker",
+        "the stage is made once per worker, where it is called, when its worker starts",
+        (
+            "test_every_worker_has_a_stage_of_its_own",
+            "test_it_is_made_when_its_worker_starts",
+        ),
+    ),
+    Rule(
+        "setup",
+        "what setup or the constructor raises fails the start, and nothing is left",
+        (
+            "test_a_setup_that_raises",
+            "test_a_stage_that_cannot_be_made",
+        ),
+    ),
+    Rule(
+        "cleanup",
+        "setup and cleanup run exactly once, also after failures; what cleanup raises is told",
+        (
+            "test_cleanup_happens_once",
+            "test_a_cleanup_that_raises",
+        ),
+    ),
+    Rule(
+        "own answer",
+        "a call blocks until the answer is there, and that is the answer to its own item",
+        (
+            "test_items_and_results_arrive_as_they_are",
+            "test_every_item_has_its_own_answer_in_order",
+            "test_every_caller_has_its_own_answer",
+            "test_branches_get_placed_stages",
+        ),
+    ),
+    Rule(
+        "SKIP",
+        "SKIP arrives as SKIP itself",
+        ("test_skip_filters",),
+    ),
+    Rule(
+        "no lock",
+        "a call that waits holds no interpreter lock",
+        ("test_a_waiting_call_lets_other_threads_run",),
+    ),
+    Rule(
+        "spans",
+        "span_ns holds readings of this clock from within the call, or nothing",
+        ("test_spans_lie_within_the_call",),
+    ),
+    Rule(
+        "generators",
+        "every output of a generator stage is an answer of its own, made when it is asked for",
+        (
+            "test_generator_stages_expand_in_order",
+            "test_outputs_are_made_when_they_are_asked_for",
+            "test_a_generator_that_skips_and_fails",
+        ),
+    ),
+    Rule(
+        "exceptions",
+        "a call raises what the stage raised, as what it is, so that every failure policy works",
+        (
+            "test_an_exception_arrives_as_what_it_is",
+            "test_failure_policies_are_kept",
+        ),
+    ),
+    Rule(
+        "stops",
+        "a call that does not return ends with a stop or is named; one that does is finished first",
+        (
+            "test_a_stuck_call_ends_or_is_named",
+            "test_cleanup_waits_for_a_call",
+        ),
+    ),
+    Rule(
+        "nothing left",
+        "after cleanup no thread, process or other resource is left",
+        (
+            "test_nothing_is_left_behind",
+            "test_start_and_stop_many_times",
+        ),
+    ),
+    Rule(
+        "again",
+        "the stage stays set up from one run and one mode to the next, and can be started afresh",
+        (
+            "test_one_run_after_another",
+            "test_a_new_mode_takes_the_stage_over",
+            "test_start_and_stop_many_times",
+        ),
+    ),
+)
+"""Of placements: the docstrings of ``Placement`` and ``PlacedStage``."""
 OBSERVER_RULES: Final[tuple[Rule, ...]] = ()
 PROFILER_RULES: Final[tuple[Rule, ...]] = ()

@@ -55,6 +55,7 @@ from ._suite_stages import (
     loop_threads,
     many,
     picky,
+    same,
     seen_by,
     slow_now_and_then,
     slow_stage,
@@ -883,7 +884,6 @@ class ExecutorSuite(Conformance):
     def test_an_offer_that_is_withdrawn_is_let_go(self) -> None:
         """A loop that is stopped while it waits for room does not admit its item later."""
         self.needs_workers()
-        seen: list[int] = []
         gate = self.gate()
         made: list[int] = []
 
@@ -891,16 +891,15 @@ class ExecutorSuite(Conformance):
             made.append(len(made))
             return made[-1]
 
-        pipeline = self.pipeline(
-            (gate, {"capacity": 1}), seen_by(seen), generate=generate, input_timeout=math.inf
-        )
+        first = (gate, {"capacity": 1})
+        pipeline = self.pipeline(first, double, generate=generate, input_timeout=math.inf)
         pipeline.start_loop(0.001)
         assert wait_until(lambda: len(made) == 3)  # the third one waits
         pipeline.stop_loop()
         admitted = pipeline.statistics().admitted
         gate.open()
         pipeline.drain(PATIENCE)
-        assert pipeline.statistics().admitted == admitted == len(seen) == 2
+        assert pipeline.statistics().admitted == admitted == gate.entered == 2
 
     def test_nothing_is_left_behind(self) -> None:
         """After cleanup there is no thread, child process or descriptor more than before."""
@@ -980,16 +979,20 @@ class ExecutorSuite(Conformance):
         assert list(pipeline.stream([1, 2])) == [2, 3]
 
     @pytest.mark.usefixtures("hurried")
+    @pytest.mark.parametrize("items", [0, 2], ids=["first item", "later item"])
     def test_a_stage_that_does_not_return_is_left_behind(
-        self, caplog: pytest.LogCaptureFixture
+        self, caplog: pytest.LogCaptureFixture, items: int
     ) -> None:
         """cleanup names it, ends, and counts its item as abandoned; when it does come back its
         stage is cleaned up."""
-        gate = self.gate()
+        gate = self.gate(holds=lambda item: item == "stuck")
         stuck, other = Recorder(gate), Recorder()
-        pipeline = self.pipeline((stuck, {"name": "Stuck"}), other, stuck_timeout=0.1)
-        call = in_thread(lambda: pipeline.forward(1))
-        assert gate.wait_entered()
+        pipeline = self.pipeline(same, (stuck, {"name": "Stuck"}), other, stuck_timeout=0.1)
+        for item in range(items):
+            assert pipeline.forward(item)
+            pipeline.drain(PATIENCE)
+        call = in_thread(lambda: pipeline.forward("stuck"))
+        assert gate.wait_entered(items + 1)
         begin = monotonic()
         pipeline.cleanup(timeout=0)
         assert monotonic() - begin < 3.5

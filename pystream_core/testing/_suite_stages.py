@@ -21,6 +21,11 @@ def increment(item: Any) -> Any:
     return item + 1
 
 
+def same(item: Any) -> Any:
+    """The item."""
+    return item
+
+
 def twice(item: Any) -> Iterator[Any]:
     """A generator stage: the item, then the item and 0.5."""
     yield item

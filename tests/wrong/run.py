@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 
 KINDS = {
     "executor": ("wrong_executors", "executor_suite"),
+    "placement": ("wrong_placements", "placement_suite"),
 }
 _DEADLINE = 0.8  # seconds for each test, so that those which hang are soon over
 
@@ -188,7 +189,7 @@ def main() -> None:
     kinds = [each for each in sys.argv[1:] if each in KINDS] or list(KINDS)
     caught = run(kinds)
     if "--json" in sys.argv:
-        print(json.dumps([asdict(one) for one in caught]))
+        print(json.dumps([{**asdict(one), "failures": one.failures} for one in caught]))
     else:
         for one in caught:
             says = one.failures[0].splitlines()[0] if one.failures else f"NOT: {one.outcomes}"
