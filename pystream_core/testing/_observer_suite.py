@@ -6,12 +6,14 @@ tested is that it takes whatever the core may tell it, in whatever thread, witho
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic, perf_counter_ns, time
 from typing import Any, ClassVar
 
@@ -242,12 +244,23 @@ class ObserverSuite(Conformance):
         """Opened, fed and closed in three different ones."""
         observer = self.make()
         run, spans, items = records(20)
+        over = threading.Event()  # until then each lives, so that none has another one's number
+        threads = []
         for step in (
             lambda: observer.opened(run),
             lambda: observer.collect(spans, items),
             lambda: observer.closed(Statistics(admitted=20, completed=20)),
         ):
-            assert in_thread(step).wait().error is None
+            raised: SimpleQueue[BaseException | None] = SimpleQueue()
+            threads.append(in_thread(functools.partial(_tell_and_stay, step, raised, over)))
+            try:
+                assert raised.get(timeout=PATIENCE) is None
+            except BaseException:
+                over.set()
+                raise
+        over.set()
+        for thread in threads:
+            thread.wait()
 
     def test_any_legal_name_survives(self, turn: Any, tmp_path: Path) -> None:
         """Quotes, paths, unicode, 500 characters, names that differ only in case."""
@@ -454,6 +467,18 @@ def run_info(*paths: tuple[str, ...], workers: Sequence[int] = ()) -> RunInfo:
         started_ns=perf_counter_ns() - 1,
         started_at=time(),
     )
+
+
+def _tell_and_stay(
+    step: Callable[[], None], raised: SimpleQueue[BaseException | None], over: threading.Event
+) -> None:
+    try:
+        step()
+    except BaseException as error:
+        raised.put(error)
+    else:
+        raised.put(None)
+    over.wait(2 * PATIENCE)
 
 
 class _BadSetup(Stage[Any]):

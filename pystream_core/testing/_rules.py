@@ -519,5 +519,164 @@ PLACEMENT_RULES: Final = (
     ),
 )
 """Of placements: the docstrings of ``Placement`` and ``PlacedStage``."""
-OBSERVER_RULES: Final[tuple[Rule, ...]] = ()
-PROFILER_RULES: Final[tuple[Rule, ...]] = ()
+
+OBSERVER_RULES: Final = (
+    Rule(
+        "never raises",
+        "it takes whatever the core tells it and raises nothing: every outcome, every bin, any "
+        "portion",
+        (
+            "test_it_is_found_by_its_name",
+            "test_it_is_told_of_a_run_from_its_beginning_to_its_end",
+            "test_it_takes_every_kind_of_record",
+            "test_records_may_come_in_any_portions",
+            "test_it_is_told_of_losses",
+        ),
+    ),
+    Rule(
+        "any thread",
+        "opened, collect and closed come one at a time, but each may come in another thread",
+        ("test_it_is_told_in_any_thread",),
+    ),
+    Rule(
+        "names",
+        "any legal name of a stage is a value and survives",
+        ("test_any_legal_name_survives",),
+    ),
+    Rule(
+        "ends",
+        "a run is opened once and closed once, also after an abort or a failure",
+        ("test_every_end_is_an_end",),
+    ),
+    Rule(
+        "nothing left",
+        "when a run has ended no thread, process or file is left",
+        ("test_every_end_is_an_end",),
+    ),
+    Rule(
+        "again",
+        "one observer sees several runs, one after another, closed or forgotten",
+        (
+            "test_one_run_after_another",
+            "test_a_run_that_was_never_closed_may_be_followed_by_another",
+        ),
+    ),
+    Rule(
+        "apart",
+        "runs side by side, each with an observer of its own, are kept apart",
+        ("test_runs_side_by_side_are_kept_apart",),
+    ),
+    Rule(
+        "quick",
+        "it takes records over quickly, and no item waits for it",
+        (
+            "test_collecting_is_quick",
+            "test_items_do_not_wait_for_it",
+        ),
+    ),
+    Rule(
+        "storage",
+        "a storage that fails stops no item and is one warning; without a storage no file is "
+        "opened",
+        (
+            "test_a_storage_that_fails_stops_no_item",
+            "test_without_a_storage_no_file_is_opened",
+        ),
+    ),
+)
+"""Of observers: the docstring of ``Observer``."""
+
+PROFILER_RULES: Final = (
+    Rule(
+        "nothing yet",
+        "a stage appears with its first ended call, a pipeline with its first completed item, not "
+        "before",
+        (
+            "test_it_is_empty_until_a_call_has_ended",
+            "test_a_stage_appears_with_its_first_ended_call",
+        ),
+    ),
+    Rule(
+        "finite",
+        "no figure is ever 0 where there was a call, nan or infinite",
+        (
+            "test_figures_are_finite_and_above_zero",
+            "test_a_call_without_any_time_has_figures",
+        ),
+    ),
+    Rule(
+        "service and queue",
+        "service time is spent inside the call, queue time between the stage before and the call",
+        ("test_service_and_queue_time",),
+    ),
+    Rule(
+        "throughput",
+        "ended calls / (last end - first start): idle time afterwards does not count",
+        ("test_throughput_of_a_stage",),
+    ),
+    Rule(
+        "latency",
+        "of the pipeline: from admission to output, of completed items only",
+        ("test_latency_and_throughput_of_the_pipeline",),
+    ),
+    Rule(
+        "every call",
+        "a call that failed, filtered or was retried has ended like any other",
+        ("test_failed_and_retried_calls_count",),
+    ),
+    Rule(
+        "percentiles",
+        "percentiles are those of single calls, and rise",
+        (
+            "test_percentiles",
+            "test_percentiles_rise",
+        ),
+    ),
+    Rule(
+        "bottleneck",
+        "busy is the share of the workers' time, and the busiest stage is the bottleneck",
+        ("test_busy_and_bottleneck",),
+    ),
+    Rule(
+        "nesting",
+        "a nested pipeline has figures of its own under its path",
+        (
+            "test_nested_pipelines",
+            "test_names_nest_alike_in_all_forms",
+        ),
+    ),
+    Rule(
+        "names",
+        "any legal name is the key that it is",
+        ("test_any_legal_name_survives",),
+    ),
+    Rule(
+        "any order",
+        "the figures do not depend on the order or portions in which records come",
+        ("test_records_come_in_any_order",),
+    ),
+    Rule(
+        "losses",
+        "records that were lost are counted",
+        ("test_losses_are_counted",),
+    ),
+    Rule(
+        "after the end",
+        "the profile can be read after the end, a failure and an abort, from any thread",
+        (
+            "test_it_can_be_read_after_the_end",
+            "test_it_can_be_read_after_a_failure",
+            "test_it_can_be_read_while_it_collects",
+            "test_the_profile_is_what_get_profiles_tells",
+        ),
+    ),
+    Rule(
+        "latest run",
+        "a profile is about the latest run of its own profiler",
+        (
+            "test_it_is_about_the_latest_run",
+            "test_profilers_side_by_side_are_kept_apart",
+        ),
+    ),
+)
+"""Of profilers: the docstrings of ``Profile`` and its parts."""

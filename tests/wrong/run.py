@@ -23,8 +23,11 @@ HERE = Path(__file__).parent
 KINDS = {
     "executor": ("wrong_executors", "executor_suite"),
     "placement": ("wrong_placements", "placement_suite"),
+    "observer": ("wrong_observers", "observer_suite"),
+    "profiler": ("wrong_profilers", "profiler_suite"),
 }
-_DEADLINE = 0.8  # seconds for each test, so that those which hang are soon over
+_HANGS = "did not end"  # says the failure of a test that the suite's own deadline has ended
+_DEADLINES = {True: 0.5, False: 3.0}  # seconds for a test, by whether it is expected to hang
 
 _PLUGIN = """
 from pystream_core import ExecutorSpec, ObserverSpec, PlacementSpec, hookimpl
@@ -105,7 +108,8 @@ def suites(kinds: list[str]) -> dict[str, type]:
             hidden = {
                 name: None for name in dir(suite) if name.startswith("test_") and name != wrong.test
             }
-            attributes = {"deadline": _DEADLINE, **hidden, **wrong.attributes}
+            deadline = _DEADLINES[_HANGS in wrong.shows]
+            attributes = {"deadline": deadline, **hidden, **wrong.attributes}
             made[wrong.suite] = type(wrong.suite, (suite,), attributes)
     return made
 
@@ -114,12 +118,10 @@ def run(kinds: list[str]) -> list[Caught]:
     """Run the tests in this process, which should be one of its own."""
     import pytest
 
-    offers = {
-        kind: sorted({(wrong.name, wrong.factory) for wrong in catalogue(kind)})
-        if kind in kinds
-        else []
-        for kind in ("executor", "placement", "observer")
-    }
+    offers: dict[str, list[tuple[str, str]]] = {"executor": [], "placement": [], "observer": []}
+    for kind in kinds:
+        found = {(wrong.name, wrong.factory) for wrong in catalogue(kind)}
+        offers["observer" if kind == "profiler" else kind] += sorted(found)
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder)
         info = site / "wrong-1.0.dist-info"
@@ -130,6 +132,7 @@ def run(kinds: list[str]) -> list[Caught]:
         (site / "conftest.py").write_text(_CONFTEST)
         (site / "test_wrong.py").write_text(_TESTS.format(kinds=kinds))
         sys.path[:0] = [folder]
+        os.environ["PYSTREAM_PROFILER_FOLDER"] = str(site / "profiles")
         sys.modules["wrong_run"] = sys.modules[__name__]
         seen = _Seen()
         arguments = [

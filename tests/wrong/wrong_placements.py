@@ -31,7 +31,7 @@ class Inline(Placement):
         return replace(spec, make=lambda: kind(spec), shared=False)
 
 
-@WRONG.add("starts nothing", "test_wrap_starts_nothing", "thread 'early'", deadline=3.0, **INLINE)
+@WRONG.add("starts nothing", "test_wrap_starts_nothing", "thread 'early'", **INLINE)
 class StartsEarly(Inline):
     """Starts its helper when the plan is built."""
 
@@ -218,7 +218,7 @@ class Leaving(_Placed):
             self._helper.name = "helper left"
 
 
-@WRONG.add("nothing left", "test_nothing_is_left_behind", "helper left", deadline=3.0, **INLINE)
+@WRONG.add("nothing left", "test_nothing_is_left_behind", "helper left", **INLINE)
 class LeavesItsHelper(Inline):
     """Does not end its helper."""
 
