@@ -1,4 +1,7 @@
-"""Every executor keeps the same contract."""
+"""What the core itself provides keeps the contracts, and what counts leftovers counts them.
+
+Plugins run the same suites in their own tests.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,11 @@ import pytest
 from pystream_core.testing import (
     Census,
     executor_suite,
-    frantic_switching,
     in_thread,
     placement_suite,
 )
 
 TestSerial = executor_suite("serial")
-TestThreads = executor_suite("threads")
-
-
-class TestFrantic(executor_suite("threads")):
-    """The same once more while the interpreter changes threads as often as it can."""
-
-    pytestmark = pytest.mark.soak
-
-    @pytest.fixture(autouse=True)
-    def _frantic(self):
-        with frantic_switching():
-            yield
 
 
 class TestInline(placement_suite("inline", ends_stuck_calls=False)):

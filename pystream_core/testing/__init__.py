@@ -68,7 +68,7 @@ def executor_suite(name: str, **options: Any) -> Any:
     Raises:
         ImportError: pytest or hypothesis is missing, with the command.
     """
-    suite = _load("_conformance", "_suite", "_flow_suite").FlowSuite
+    suite = _load("_flow_suite").FlowSuite
     return _suite_class(
         suite,
         name,
@@ -105,7 +105,7 @@ def placement_suite(name: str, **options: Any) -> Any:
         ImportError: pytest or hypothesis is missing, with the command.
         TypeError: there is no such switch.
     """
-    suite = _load("_conformance", "_placement_suite").PlacementSuite
+    suite = _load("_placement_suite").PlacementSuite
     return _suite_class(suite, name, placement=name, **_switches(suite, options))
 
 
@@ -131,7 +131,7 @@ def observer_suite(name: str, **options: Any) -> Any:
         ImportError: pytest or hypothesis is missing, with the command.
         TypeError: there is no such switch.
     """
-    suite = _load("_conformance", "_observer_suite").ObserverSuite
+    suite = _load("_observer_suite").ObserverSuite
     return _suite_class(suite, name, observer=name, **_switches(suite, options))
 
 
@@ -156,5 +156,5 @@ def profiler_suite(name: str, **options: Any) -> Any:
         ImportError: pytest or hypothesis is missing, with the command.
         TypeError: there is no such switch.
     """
-    suite = _load("_conformance", "_profiler_suite").ProfilerSuite
+    suite = _load("_profiler_suite").ProfilerSuite
     return _suite_class(suite, name, profiler=name, **_switches(suite, options))

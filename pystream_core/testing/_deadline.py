@@ -89,7 +89,7 @@ def stacks() -> str:
     parts = []
     for ident, frame in sys._current_frames().items():
         if ident != threading.get_ident():
-            stack = "".join(traceback.format_stack(frame, limit=-8))
+            stack = "".join(traceback.format_stack(frame, limit=8))
             parts.append(f"thread {names.get(ident, ident)!r}:\n{stack}")
     return "\n".join(parts)
 

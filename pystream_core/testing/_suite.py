@@ -53,6 +53,7 @@ from ._suite_stages import (
     increment,
     increment_opaque,
     loop_threads,
+    loop_waits_for_room,
     many,
     picky,
     same,
@@ -894,7 +895,8 @@ class ExecutorSuite(Conformance):
         first = (gate, {"capacity": 1})
         pipeline = self.pipeline(first, double, generate=generate, input_timeout=math.inf)
         pipeline.start_loop(0.001)
-        assert wait_until(lambda: len(made) == 3)  # the third one waits
+        assert wait_until(lambda: len(made) == 3)
+        assert wait_until(loop_waits_for_room)
         pipeline.stop_loop()
         admitted = pipeline.statistics().admitted
         gate.open()

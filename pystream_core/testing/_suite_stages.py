@@ -3,6 +3,7 @@ imported wherever a placement calls them."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -91,6 +92,18 @@ def call_each(functions: list[Callable[[], None]]) -> int:
     for function in functions:
         function()
     return len(functions)
+
+
+def loop_waits_for_room() -> bool:
+    """Whether a loop is inside the executor's ``admit``."""
+    frames = sys._current_frames()
+    for thread in loop_threads():
+        frame = frames.get(thread.ident or 0)
+        while frame is not None:
+            if frame.f_code.co_name == "admit":
+                return True
+            frame = frame.f_back
+    return False
 
 
 def has_length(items: list[Any], length: int) -> bool:

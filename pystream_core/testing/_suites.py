@@ -6,13 +6,21 @@ import importlib
 from typing import Any
 
 _PACKAGE = __package__ or ""
+_SUITES = (
+    "_conformance",
+    "_suite",
+    "_flow_suite",
+    "_placement_suite",
+    "_observer_suite",
+    "_profiler_suite",
+)
 
 
 def load(*modules: str) -> Any:
     """The last of these modules of the kit, all of them with rewritten assertions.
 
     Args:
-        modules: their names without the package, each one after those that it imports.
+        modules: their names without the package.
 
     Raises:
         ImportError: pytest or hypothesis is not installed, with the command.
@@ -27,9 +35,9 @@ def load(*modules: str) -> Any:
             ) from error
     import pytest
 
-    paths = [f"{_PACKAGE}.{name}" for name in modules]
-    pytest.register_assert_rewrite(*paths)
-    return [importlib.import_module(path) for path in paths][-1]
+    # All of them at once: one may import another, which then counts as not rewritten.
+    pytest.register_assert_rewrite(*(f"{_PACKAGE}.{name}" for name in (*_SUITES, *modules)))
+    return [importlib.import_module(f"{_PACKAGE}.{name}") for name in modules][-1]
 
 
 def suite_class(suite: type, name: str, **attributes: Any) -> type:
