@@ -89,7 +89,7 @@ class Patient(_Placed):
             pass
 
 
-@WRONG.add("setup", "test_a_setup_that_raises", "DID NOT RAISE", **INLINE)
+@WRONG.add("setup", "test_a_setup_that_raises", "DID NOT RAISE", deadline=0.5, **INLINE)
 class StartsAnyhow(Inline):
     """Keeps to itself that setup has failed."""
 
