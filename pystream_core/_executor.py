@@ -462,6 +462,8 @@ class Executor(ABC):
     - an item goes from each stage to all of its followers in ``run.plan.graph``, to several
       as copies (``Envelope.copies``), and to those that join several outputs through
       ``run.arrive``, which holds it back until all of them are there;
+    - a value that may be a handle is released by whoever ends its item, through ``run.end``,
+      ``run.lose`` and the like; an executor never puts it away by itself;
     - results reach ``run.output`` in admission order unless a stage says ``ordered=False``,
       one call at a time;
     - a full front makes ``admit`` wait at most its timeout; a full channel slows its sender,

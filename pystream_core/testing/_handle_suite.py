@@ -13,10 +13,10 @@ import pytest
 from .._errors import StageError
 from .._plan import Retry
 from .._stage import SKIP
-from ._flow_suite import FlowSuite, Triples
+from ._flow_suite import FlowSuite
 from ._handles import Lost, Tracked, Tracker
 from ._stages import Raising, skip_odd
-from ._suite import double, increment, twice
+from ._suite_stages import Triples, double, increment, twice
 from ._waiting import PATIENCE, in_thread, wait_until
 
 PLACED: dict[str, Any] = {"placement": "tracked"}

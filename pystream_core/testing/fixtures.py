@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,21 @@ tracker = Tracker()
 def pystream_placements():
     return [PlacementSpec(name={name!r}, factory="{module}:{factory}")]
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the rule that a failed test of a conformance suite stands for."""
+    report = yield
+    name = getattr(item, "originalname", None)
+    rules = getattr(getattr(item, "cls", None), "rules", ())
+    if report.failed:
+        broken = [f"{rule.name}: {rule.text}" for rule in rules if name in rule.tests]
+        if broken:
+            report.sections.append(("the rule", "\n".join(broken)))
+    return report
 
 
 @pytest.fixture(autouse=True)
