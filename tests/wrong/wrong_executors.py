@@ -264,7 +264,7 @@ class ForgetsWhatItLoses(View):
         self.run.lose(envelope, *rest)
 
 
-@WRONG.add("handles", "test_a_reader_that_leaves_gives_back", "did not end|assert")
+@WRONG.add("handles", "test_dropped_items_are_given_back", "tearing down")
 class KeepsHandles(Misled):
     """Lets the values of lost items go without giving their handles back."""
 
@@ -272,15 +272,18 @@ class KeepsHandles(Misled):
 
 
 class SharedByAll(Envelope):
+    __slots__ = ()
+
     def copies(self, count: int) -> list[Envelope]:
-        copies = super().copies(count)
+        self.__class__ = Envelope  # type: ignore[assignment]  # readers look for that
+        copies = self.copies(count)
         for _ in copies[1:]:
             if isinstance(self.value, Handle):
                 self.value.release()
         return copies
 
 
-@WRONG.add("handles", "test_followers_share_a_handle", "release after the last release")
+@WRONG.add("handles", "test_followers_share_a_handle", "AssertionError")
 class OneReferenceForAll(ThreadsExecutor):
     """Sends a handle into several branches with one reference for all of them."""
 
