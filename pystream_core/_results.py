@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import filterfalse
 from operator import attrgetter, methodcaller
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, TypeVar
 
 from ._errors import PipelineBusy
 from ._executor import Envelope, Executor, Run
@@ -17,6 +17,8 @@ from ._input import Feeder, close_source
 from ._output import CUT, Output, Stream, StreamEnd, sweep_stream
 
 logger = logging.getLogger("PyStream")
+
+Out = TypeVar("Out", covariant=True)
 
 _FORGOTTEN = 0.5  # seconds that letting a stream go waits at most
 _UNDER_WAY = 0.4  # seconds of them for the calls under way
@@ -269,7 +271,7 @@ class Handle:
         self._fed.forget()
 
 
-class ResultStream(Iterator[Any]):
+class ResultStream(Iterator[Out]):
     """Every result of a source, in order, with backpressure up to the source.
 
     One reader at a time. ``close`` (also by leaving it to garbage collection, or ``with``)
@@ -290,7 +292,7 @@ class ResultStream(Iterator[Any]):
             self._fed = self._handle = None
             self._steps = results
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Out]:
         """The results themselves, so that a loop over them costs no call of ours per item."""
         fed, handle = self._fed, self._handle
         if (
@@ -301,7 +303,7 @@ class ResultStream(Iterator[Any]):
             self._steps = fed.read(handle)  # Ctrl-C has ended it; what came since is still there
         return self._steps
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Out:
         """The next result; blocks until there is one or everything has ended.
 
         Raises:
@@ -312,7 +314,7 @@ class ResultStream(Iterator[Any]):
         """
         return next(iter(self))
 
-    def __enter__(self) -> ResultStream:
+    def __enter__(self) -> ResultStream[Out]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
