@@ -53,8 +53,6 @@ else:
     In = TypeVar("In", contravariant=True)
     Out = TypeVar("Out", covariant=True)
 
-T = TypeVar("T")
-
 _REQUEST: Final[Any] = InputGeneratorRequest()
 _PARALLELIZE: Final = ("executor", "placement", *(each.name for each in fields(Settings)))
 
@@ -171,8 +169,8 @@ class Pipeline(Generic[In, Out]):
 
     def add(
         self,
-        stage: Callable[[T], T]
-        | Callable[[Any], object]
+        stage: Callable[[Any], Any]
+        | Callable[[Any], object]  # a second one, else mypy refuses `lambda item, name=name: ...`
         | Stage[Any]
         | type[Stage[Any]]
         | StageFactory[Any],

@@ -145,8 +145,8 @@ class StageFactory(Generic[In, Out]):
             return super().__class_getitem__(types if isinstance(types, tuple) else (types, types))
 
     def __init__(self, make: Callable[..., Callable[[In], Out]], options: dict[str, Any]) -> None:
-        self.make = make
-        self.options = options
+        self.make: Callable[..., Callable[[In], Out]] = make
+        self.options: dict[str, Any] = options
 
     def __call__(self) -> Any:
         """Make one stage. Raises whatever the maker raises."""
