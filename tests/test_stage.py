@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import pytest
 
 from pystream_core import SKIP, Pipeline, PlanError, Skip, Stage, StageFactory, factory
+from pystream_core._stage import call_kind
 
 T = TypeVar("T")
-from pystream_core._stage import call_kind
 
 
 def function(item: Any) -> Any:
