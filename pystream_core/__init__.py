@@ -65,6 +65,7 @@ from ._registry import (
 from ._results import ResultStream as ResultStream
 from ._stage import (
     SKIP as SKIP,
+    Skip as Skip,
     Stage as Stage,
     StageFactory as StageFactory,
     call_kind as call_kind,

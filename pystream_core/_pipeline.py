@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, overload
 
 from ._errors import (
     PipelineBusy,
@@ -45,21 +45,33 @@ from ._stage import Stage, StageFactory, call_kind
 from ._ticker import check_period
 
 if TYPE_CHECKING:
+    from typing_extensions import Self, TypeVar
+
     from ._drawing import Drawing
 
-T = TypeVar("T")
+    In = TypeVar("In", contravariant=True, default=Any)
+    Out = TypeVar("Out", covariant=True, default=Any)
+else:
+    from typing import TypeVar
 
-_REQUEST: Final = InputGeneratorRequest()
+    In = TypeVar("In", contravariant=True)
+    Out = TypeVar("Out", covariant=True)
+
+_REQUEST: Final[Any] = InputGeneratorRequest()
 _PARALLELIZE: Final = ("executor", "placement", *(each.name for each in fields(Settings)))
 
 
-class Pipeline:
+class Pipeline(Generic[In, Out]):
     """The pipeline constructor.
 
     Add stages with :meth:`add`, choose :meth:`serialize` or :meth:`parallelize`, then push
     items with :meth:`forward`, :meth:`stream`, :meth:`run` or :meth:`start_loop`. All methods
     may be called from any thread; building (``add`` and the choice of a mode) belongs to one
     thread at a time.
+
+    For type checkers ``Pipeline[In, Out]`` takes items of the type ``In`` and gives results of
+    the type ``Out``: ``pipeline: Pipeline[Frame, str] = Pipeline()``. Without them it takes and
+    gives anything.
 
     Args:
         input_generator: function that will be used to generate input data if you want the
@@ -74,9 +86,37 @@ class Pipeline:
         PlanError: an argument is of the wrong kind.
     """
 
+    if not TYPE_CHECKING:  # type checkers know the default of Out, as Python does from 3.13 on
+
+        def __class_getitem__(cls, types: Any) -> Any:
+            """``Pipeline[In]`` is ``Pipeline[In, Any]``."""
+            if cls is Pipeline and not isinstance(types, tuple):
+                types = (types, Any)
+            return super().__class_getitem__(types)
+
+    @overload  # one that never returns says nothing about the type of items
+    def __init__(
+        self: Pipeline[Any, Any],
+        input_generator: Callable[[], NoReturn],
+        use_profiler: bool = False,
+        *,
+        profiler: str = "sqlite",
+        observers: Sequence[str | Observer] = (),
+    ) -> None: ...
+
+    @overload
     def __init__(
         self,
-        input_generator: Callable[[], Any] | None = None,
+        input_generator: Callable[[], In] | None = None,
+        use_profiler: bool = False,
+        *,
+        profiler: str = "sqlite",
+        observers: Sequence[str | Observer] = (),
+    ) -> None: ...
+
+    def __init__(
+        self,
+        input_generator: Callable[[], In] | None = None,
         use_profiler: bool = False,
         *,
         profiler: str = "sqlite",
@@ -133,7 +173,11 @@ class Pipeline:
 
     def add(
         self,
-        stage: Callable[[T], T] | Stage[T] | type[Stage[Any]] | StageFactory | Callable[..., Any],
+        stage: Callable[[Any], Any]
+        | Callable[[Any], object]  # a second one, else mypy refuses `lambda item, name=name: ...`
+        | Stage[Any]
+        | type[Stage[Any]]
+        | StageFactory[Any],
         name: str | None = None,
         *,
         workers: int = 1,
@@ -277,7 +321,7 @@ class Pipeline:
 
     # -- modes -------------------------------------------------------------------------
 
-    def serialize(self) -> Pipeline:
+    def serialize(self) -> Self:
         """Turn the pipeline into serial pipeline. All stages will be run in sequential and
         blocking mode, in the thread that calls ``forward``.
 
@@ -307,7 +351,7 @@ class Pipeline:
         drain_timeout: float = 10.0,
         stuck_timeout: float = 5.0,
         **options: Any,
-    ) -> Pipeline:
+    ) -> Self:
         """Turn the pipeline into independent stage pipeline. Each stage will live in different
         thread and work asynchronously. However, the data will be passed to the stages in the
         same order as defined.
@@ -368,7 +412,7 @@ class Pipeline:
         executor: str,
         settings: Settings,
         placement: str | Placement | None,
-    ) -> Pipeline:
+    ) -> Self:
         self._refuse_if_lent()
         if self._session is not None and self._session.busy_here():
             raise PipelineBusy(
@@ -448,7 +492,7 @@ class Pipeline:
             "the pipeline has no mode yet: call serialize() or parallelize() first"
         )
 
-    def as_stage(self) -> Stage[Any]:
+    def as_stage(self) -> Stage[In, Out]:
         """Get the base pipeline executor, which can be treated as a stage. Useful if you want
         to create pipeline inside pipeline.
 
@@ -483,7 +527,7 @@ class Pipeline:
         session.check()
         session.start()
 
-    def forward(self, data: Any = _REQUEST) -> bool:
+    def forward(self, data: In = _REQUEST) -> bool:
         """Forward data into the pipeline.
 
         Blocks at most ``input_timeout`` seconds while the first stage is busy (serial: until
@@ -519,6 +563,12 @@ class Pipeline:
                 return done
         return self._used().forward(data)
 
+    @overload  # Out is not known: whoever says nothing about types is not asked to look for None
+    def get_results(self: Pipeline[Any, NoReturn]) -> Any: ...
+
+    @overload
+    def get_results(self) -> Out | None: ...
+
     def get_results(self) -> Any:
         """Get latest results from the pipeline.
 
@@ -544,7 +594,7 @@ class Pipeline:
                     pass
         return self._used().read()
 
-    def stream(self, source: Iterable[Any] | None = None) -> ResultStream:
+    def stream(self, source: Iterable[In] | None = None) -> ResultStream[Out]:
         """Every result, in order, with backpressure up to the source. Nothing is superseded.
 
         Each step blocks until the next result is there. Leaving early (``break``, ``close()``)
@@ -561,7 +611,7 @@ class Pipeline:
         """
         return self._used().stream(source, self)
 
-    def run(self, source: Iterable[Any] | None = None) -> Statistics:
+    def run(self, source: Iterable[In] | None = None) -> Statistics:
         """Consume a source to its end and return the ledger. Blocks until then.
 
         Args:
@@ -646,7 +696,7 @@ class Pipeline:
         if not self._retired:
             self._open(*self._plan(self._placement))
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -772,6 +822,12 @@ class Pipeline:
             in_flight = session.run.ledger.snapshot().in_flight
             state = f"{self._executor_name}, {session.state}, {in_flight} in flight"
         return f"<Pipeline {names} ({state})>"
+
+
+if not TYPE_CHECKING:
+    # Seen at runtime, the annotations are those of the documented API: Any, and Pipeline.
+    In = Out = Any
+    Self = Pipeline
 
 
 class PipelineStage(Stage[Any]):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import filterfalse
 from operator import attrgetter, methodcaller
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, TypeVar
 
 from ._errors import PipelineBusy
 from ._executor import Envelope, Executor, Run
@@ -18,6 +18,8 @@ from ._input import Feeder, close_source
 from ._output import CUT, Output, Stream, StreamEnd, sweep_stream
 
 logger = logging.getLogger("PyStream")
+
+Out = TypeVar("Out", covariant=True)
 
 _FORGOTTEN = 0.5  # seconds that letting a stream go waits at most
 _UNDER_WAY = 0.4  # seconds of them for the calls under way
@@ -281,7 +283,7 @@ class Grip:
         self._fed.forget()
 
 
-class ResultStream(Iterator[Any]):
+class ResultStream(Iterator[Out]):
     """Every result of a source, in order, with backpressure up to the source.
 
     One reader at a time. ``close`` (also by leaving it to garbage collection, or ``with``)
@@ -302,14 +304,14 @@ class ResultStream(Iterator[Any]):
             self._fed = self._grip = None
             self._steps = results
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Out]:
         """The results themselves, so that a loop over them costs no call of ours per item."""
         fed, grip = self._fed, self._grip
         if fed is not None and grip is not None and getattr(self._steps, "gi_frame", self) is None:
             self._steps = fed.read(grip)  # Ctrl-C has ended it; what came since is still there
         return self._steps
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Out:
         """The next result; blocks until there is one or everything has ended.
 
         Raises:
@@ -320,7 +322,7 @@ class ResultStream(Iterator[Any]):
         """
         return next(iter(self))
 
-    def __enter__(self) -> ResultStream:
+    def __enter__(self) -> ResultStream[Out]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -333,7 +333,7 @@ class Session:
 
     # -- streams -----------------------------------------------------------------------
 
-    def stream(self, source: Iterable[Any] | None, keep_alive: object) -> ResultStream:
+    def stream(self, source: Iterable[Any] | None, keep_alive: object) -> ResultStream[Any]:
         """See Pipeline.stream, which is ``keep_alive``."""
         self._check_use("another stream()")
         self._refuse_during_loop("stream()")

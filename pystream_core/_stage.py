@@ -6,23 +6,29 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, final
 
 from ._errors import PlanError, safe_repr
 
-if TYPE_CHECKING:  # type checkers know it themselves; at runtime nothing needs the default
+if TYPE_CHECKING:  # type checkers know it themselves; at runtime nothing needs the defaults
+    from enum import Enum
+
     from typing_extensions import TypeVar
 
-    T = TypeVar("T", default=Any)
+    In = TypeVar("In", contravariant=True, default=Any)
+    Out = TypeVar("Out", covariant=True, default=In)
 else:
     from typing import TypeVar
 
-    T = TypeVar("T")
+    In = TypeVar("In", contravariant=True)
+    Out = TypeVar("Out", covariant=True)
+
+P = ParamSpec("P")
 
 CallKind = Literal["function", "generator", "coroutine", "async generator"]
 
 
-class Stage(ABC, Generic[T]):
+class Stage(ABC, Generic[In, Out]):
     """Base class for the pipeline stage.
 
     Stages that have a cleanup routine should be defined as a subclass of this
@@ -38,6 +44,11 @@ class Stage(ABC, Generic[T]):
     attribute ``max_wait``, when it has taken items in and given nothing out for so many
     seconds (in serial mode not before the next item). Afterwards it starts anew.
 
+    For type checkers ``Stage[In, Out]`` takes ``In``, and a call of it returns ``Out``:
+    ``Stage[Frame, float | Skip]`` filters, ``Stage[Frame, Iterator[Region]]`` is a generator,
+    ``Stage[str, Awaitable[bytes]]`` a coroutine. ``Stage[T]`` is ``Stage[T, T]``, and ``Stage``
+    alone takes and gives anything.
+
     Attributes:
         name: the stage name, if not defined by the child instance, the name will be
             assigned automatically after the pipeline is constructed. Defaults to ``""``.
@@ -45,6 +56,14 @@ class Stage(ABC, Generic[T]):
 
     name: str = ""
     _given_name: str = ""  # what a pipeline called it; does not count as its own name
+
+    if not TYPE_CHECKING:  # type checkers know the default of Out, as Python does from 3.13 on
+
+        def __class_getitem__(cls, types: Any) -> Any:
+            """``Stage[T]`` is ``Stage[T, T]``."""
+            if cls is Stage and not isinstance(types, tuple):
+                types = (types, types)
+            return super().__class_getitem__(types)
 
     def setup(self) -> Awaitable[None] | None:
         """Prepare the stage, before its first item. Does nothing unless overridden.
@@ -54,17 +73,24 @@ class Stage(ABC, Generic[T]):
         What it raises comes out of the call that started the pipeline, as StageError.
         """
 
-    @abstractmethod
-    def __call__(self, data: T) -> T:
-        """Main process of the stage.
+    if TYPE_CHECKING:  # a subclass may call its item what it likes
 
-        Args:
-            data: input data.
+        @abstractmethod
+        def __call__(self, data: In, /) -> Out: ...
 
-        Returns:
-            output data, should be in the same type as input data; ``SKIP`` filters the
-            item out.
-        """
+    else:
+
+        @abstractmethod
+        def __call__(self, data: In) -> Out:
+            """Main process of the stage.
+
+            Args:
+                data: input data.
+
+            Returns:
+                output data, should be in the same type as input data; ``SKIP`` filters the
+                item out.
+            """
 
     @abstractmethod
     def cleanup(self) -> Awaitable[None] | None:
@@ -74,37 +100,53 @@ class Stage(ABC, Generic[T]):
         """
 
 
-@final
-class _Skip:
-    """The type of SKIP; there is one instance, also after copying and unpickling."""
+if TYPE_CHECKING:  # for whom only an enumeration's member is known by ``is``
 
-    _only: _Skip | None = None
+    class Skip(Enum):
+        SKIP = "SKIP"
 
-    def __new__(cls) -> _Skip:
-        if cls._only is None:
-            cls._only = super().__new__(cls)
-        return cls._only
+    SKIP: Final = Skip.SKIP
+else:
 
-    def __repr__(self) -> str:
-        return "SKIP"
+    @final
+    class Skip:
+        """The type of ``SKIP``, to say that a stage filters: ``-> float | Skip``.
 
-    def __reduce__(self) -> str:
-        return "SKIP"
+        There is one instance, also after copying and unpickling.
+        """
 
+        _only: Skip | None = None
 
-SKIP: Final = _Skip()
+        def __new__(cls) -> Skip:
+            if cls._only is None:
+                cls._only = super().__new__(cls)
+            return cls._only
+
+        def __repr__(self) -> str:
+            return "SKIP"
+
+        def __reduce__(self) -> str:
+            return "SKIP"
+
+    SKIP: Final = Skip()
 """What a stage returns to filter its item out: the item ends there, counted."""
 
 
 @final
-class StageFactory:
+class StageFactory(Generic[In, Out]):
     """A recipe for a stage, made anew for every worker. Made by :func:`factory`."""
 
     __slots__ = ("make", "options")
 
-    def __init__(self, make: Callable[..., Any], options: dict[str, Any]) -> None:
-        self.make = make
-        self.options = options
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types: Any) -> Any:
+            """``StageFactory[T]`` is ``StageFactory[T, T]``."""
+            return super().__class_getitem__(types if isinstance(types, tuple) else (types, types))
+
+    def __init__(self, make: Callable[..., Callable[[In], Out]], options: dict[str, Any]) -> None:
+        self.make: Callable[..., Callable[[In], Out]] = make
+        self.options: dict[str, Any] = options
 
     def __call__(self) -> Any:
         """Make one stage. Raises whatever the maker raises."""
@@ -115,7 +157,9 @@ class StageFactory:
         return f"factory({getattr(self.make, '__qualname__', self.make)}{options})"
 
 
-def factory(make: Callable[..., Any], **options: Any) -> StageFactory:
+def factory(
+    make: Callable[P, Callable[[In], Out]], *positional: P.args, **options: P.kwargs
+) -> StageFactory[In, Out]:
     """A stage that every worker makes for itself by calling ``make(**options)``.
 
     The way to give each of several workers its own model, connection or cache, and the
@@ -123,15 +167,22 @@ def factory(make: Callable[..., Any], **options: Any) -> StageFactory:
 
     Args:
         make: called once per worker, in that worker; returns a callable or a Stage.
+        positional: none; it lets type checkers compare the options with what ``make`` takes.
         options: keyword arguments of every call.
 
     Raises:
-        PlanError: ``make`` is not callable, or does not take these options.
+        PlanError: ``make`` is not callable, does not take these options, or they are not given
+            by keyword.
     """
     if not callable(make):
         raise PlanError(
             f"factory() takes something callable that makes a stage, and then its options by "
             f"keyword, not {safe_repr(make)}"
+        )
+    if positional:
+        raise PlanError(
+            f"factory({getattr(make, '__qualname__', safe_repr(make))}) takes the options of the "
+            f"stage by keyword, not {safe_repr(positional[0])} by its place"
         )
     try:
         inspect.signature(make).bind(**options)

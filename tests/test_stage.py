@@ -11,12 +11,14 @@ import sys
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from pystream_core import SKIP, Pipeline, PlanError, Stage, StageFactory, factory
+from pystream_core import SKIP, Pipeline, PlanError, Skip, Stage, StageFactory, factory
 from pystream_core._stage import call_kind
+
+T = TypeVar("T")
 
 
 def function(item: Any) -> Any:
@@ -252,3 +254,49 @@ def test_a_factory_whose_signature_is_broken_is_refused() -> None:
     make.__signature__ = 5  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match=r"make\(\.\.\.\)"):
         factory(make)
+
+
+def test_a_factory_refuses_options_by_their_place() -> None:
+    """Options are given by keyword, and the message says so."""
+    with pytest.raises(PlanError, match="by keyword, not 3"):
+        factory(dict, 3)
+
+
+# -- types ---------------------------------------------------------------------------------
+
+
+def test_one_type_stands_for_two() -> None:
+    """What type checkers read as a default also works at runtime, on every Python."""
+    assert Stage[int] == Stage[int, int]
+    assert StageFactory[int] == StageFactory[int, int]
+    assert Pipeline[int] == Pipeline[int, Any]
+
+
+def test_a_stage_class_may_be_generic_in_its_own_way() -> None:
+    """The short form is that of Stage alone: a subclass counts its own type variables."""
+
+    class Buffer(Stage[T, list[T]]):
+        def __call__(self, data: T) -> list[T]:
+            return [data]
+
+        def cleanup(self) -> None: ...
+
+    assert Buffer[int].__args__ == (int,)
+    assert Buffer[int]()(3) == [3]
+
+
+def test_a_pipeline_with_types_is_a_pipeline() -> None:
+    """Types are for type checkers: nothing else changes."""
+
+    class Numbers(Pipeline[int, T]):
+        """Generic in its results."""
+
+    for made in (Pipeline[int, str](), Pipeline[int](), Numbers[str]()):
+        assert isinstance(made.serialize(), Pipeline)
+        made.cleanup()
+
+
+def test_skip_is_the_one_object_of_its_type() -> None:
+    """A stage that filters returns ``float | Skip``."""
+    assert type(SKIP) is Skip
+    assert Skip() is SKIP

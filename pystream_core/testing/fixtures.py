@@ -77,7 +77,7 @@ def pipelines() -> Iterator[Callable[..., Pipeline]]:
     made: list[Pipeline] = []
 
     def make(*args: object, **options: object) -> Pipeline:
-        made.append(Pipeline(*args, **options))  # type: ignore[arg-type]
+        made.append(Pipeline(*args, **options))  # type: ignore[call-overload]
         return made[-1]
 
     yield make

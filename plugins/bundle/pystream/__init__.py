@@ -29,6 +29,7 @@ from pystream_core import (
     Profile as Profile,
     PyStreamError as PyStreamError,
     Retry as Retry,
+    Skip as Skip,
     Stage as Stage,
     StageError as StageError,
     Statistics as Statistics,
