@@ -291,8 +291,12 @@ def test_a_deadline_that_somebody_swallows_is_told_all_the_same() -> None:
 
 def test_ctrl_c_goes_through_a_deadline() -> None:
     """As if it were not there."""
-    with pytest.raises(KeyboardInterrupt), Deadline(10, too_late):
-        signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt), Deadline(10, too_late):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_deadline_in_another_thread_does_nothing() -> None:

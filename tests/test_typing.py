@@ -207,7 +207,8 @@ def test_an_example_is_typed(path: Path, found: Found) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_name_of_a_distribution_has_a_type(package: str, tmp_path: Path) -> None:
     """pyright finds ``py.typed``, and no public name whose type it does not know."""
-    output = _run(tmp_path, "pyright", "--verifytypes", package, "--ignoreexternal", "--outputjson")
+    options = ("--ignoreexternal", "--outputjson", f"--pythonpath={sys.executable}")
+    output = _run(tmp_path, "pyright", "--verifytypes", package, *options)
     report = json.loads(output)["typeCompleteness"]
     assert report["pyTypedPath"]
     assert report["exportedSymbolCounts"]["withUnknownType"] == 0

@@ -147,4 +147,6 @@ def _looked_at(data: Any) -> Any:
         return data.value
     if type(data) is tuple:  # what a join brings together
         return tuple(map(_looked_at, data))
+    if type(data) is dict:  # the ends of a nested pipeline
+        return {name: _looked_at(each) for name, each in data.items()}
     return data
