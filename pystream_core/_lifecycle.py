@@ -211,9 +211,8 @@ class Instances:
         """Where the calls happen from now on. Instances that were set up for another place are
         cleaned up, here and now; what that raises has been logged."""
         if placement != self._placement:
-            for one in self._all:
-                if one.ready:
-                    one.cleanup()
+            for one in [each for each in self._all if each.ready]:
+                one.cleanup()
         self._placement = placement
 
     def loops(self) -> set[EventLoop]:

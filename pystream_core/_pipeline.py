@@ -590,7 +590,7 @@ class Pipeline(Generic[In, Out]):
             if slot:
                 try:
                     return slot.pop()
-                except IndexError:  # another reader was faster
+                except IndexError:  # pragma: no cover - another reader was just faster
                     pass
         return self._used().read()
 

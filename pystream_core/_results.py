@@ -264,11 +264,6 @@ def own_results(
         check()
 
 
-def _over(steps: Any) -> bool:
-    """Whether a generator has come to its end, in whatever way."""
-    return steps.gi_frame is None
-
-
 class Grip:
     """Whoever can read a stream that is fed by a thread has this; when nobody has, it lets the
     stream go. It also keeps the pipeline alive."""

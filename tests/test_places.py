@@ -183,7 +183,7 @@ def test_objects_in_a_placed_pipeline_serve_one_worker(
     inline_placement: str, pipelines: Make
 ) -> None:
     """As anywhere else: several would share them."""
-    child = region(pipelines, Recorder())
+    child = region(pipelines, region(pipelines, thread), region(pipelines, Recorder()))
     with pytest.raises(PlanError, match=r"one Stage object.*workers=2"):
         pipelines().add(child, "Child", placement=inline_placement, workers=2)
 
