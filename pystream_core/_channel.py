@@ -20,8 +20,7 @@ T = TypeVar("T")
 WINDOW_NS = 1_000_000  # an "auto" channel holds about this much of its consumer's work
 LARGEST = 1024  # bound of an "auto" channel, per worker
 LARGEST_LOT = 64  # most credits that are handed over, and may lie with a sender, at once
-_WAKING_NS = 80_000  # a wait of this length is how long it takes to wake up, not hunger
-_HUNGRY = ((0.05, 3), (0.01, 1))  # waits for this share of its time: gets so many to spare
+_HUNGRY = ((0.15, 3), (0.04, 1))  # waits for this share of its time: gets so many to spare
 _FED = 0.005  # share below which it does not need them any more
 _MEMORY = 4  # about so many items make that share
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
@@ -281,8 +280,7 @@ class Channel(Generic[T]):
             after how many further items to time one again.
         """
         each = min(max(WINDOW_NS // max(cycle_ns, 1), 1), LARGEST)
-        hungry_ns = max(waited_ns - _WAKING_NS, 0)
-        self._waits += (hungry_ns / (hungry_ns + max(cycle_ns, 1)) - self._waits) / _MEMORY
+        self._waits += (waited_ns / (waited_ns + max(cycle_ns, 1)) - self._waits) / _MEMORY
         if self._waits <= _FED:
             self._ready = 0
         for share, ready in _HUNGRY:
