@@ -1,6 +1,7 @@
 """What tests of PyStream and of its plugins are made of.
 
-``executor_suite(name, **options)`` gives the conformance tests of an executor; the module
+``executor_suite(name, **options)`` gives the conformance tests of an executor, ``stage_suite`` of
+a stage, ``plugin_suite`` of an installed distribution; the module
 ``pystream_core.testing.fixtures`` is a pytest plugin. Everything else here works without
 pytest.
 """
@@ -8,8 +9,10 @@ pytest.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
+from .._errors import PlanError
 from ._census import Census as Census
 from ._clock import ManualClock as ManualClock
 from ._law import broken_law as broken_law
@@ -61,3 +64,76 @@ def executor_suite(name: str, **options: Any) -> type:
         (suite.FlowSuite,),
         {"executor": name, "options": options, "side_by_side": side_by_side},
     )
+
+
+_NOT_GIVEN: Final = object()
+
+
+def stage_suite(
+    name: str,
+    /,
+    *,
+    sample: Any = _NOT_GIVEN,
+    expect: Any = _NOT_GIVEN,
+    examples: Iterable[tuple[Any, Any]] = (),
+    flushed: Sequence[Any] = (),
+    stateless: bool = True,
+    in_place: bool = False,
+    picklable: bool = True,
+    **options: Any,
+) -> type:
+    """The conformance tests of a registered stage, as a class that pytest collects::
+
+        # test_stages.py
+        from pystream_core.testing import stage_suite
+
+        TestBlur = stage_suite("acme.blur", sample=[0, 9, 0], expect=[3, 3, 3], width=3)
+
+    What is expected of an item: the result; ``SKIP`` when it is filtered; an exception type when
+    it fails; a function that says whether a result is right; for a generator stage the list of
+    results. Arrays are equal when their shape, their type and all elements are, and
+    ``pytest.approx`` may stand for numbers, also inside of lists.
+
+    The switches are class attributes as well, for a subclass, and so are ``options``, for a stage
+    that has an option of one of the names here.
+
+    Args:
+        name: of the stage, as ``pystream plugins`` lists it.
+        sample: an item for the stage. It gets copies of it.
+        expect: what is to come of it.
+        examples: several of both, ``[(sample, expect), ...]``, in the order in which they come.
+        flushed: what a batching stage still gives out behind the last one.
+        stateless: whether what comes of an item depends on that item alone; if not, the tests
+            with several workers are left out.
+        in_place: whether it may change its items.
+        picklable: whether it can be sent to another process.
+        options: for the stage.
+
+    Raises:
+        PlanError: no example is given.
+    """
+    if (sample is _NOT_GIVEN) != (expect is _NOT_GIVEN):
+        raise PlanError("stage_suite() takes sample= and expect= together")
+    single = [] if sample is _NOT_GIVEN else [(sample, expect)]
+    members = {
+        "stage": name,
+        "options": options,
+        "examples": [*single, *examples],
+        "flushed": flushed,
+        "stateless": stateless,
+        "in_place": in_place,
+        "picklable": picklable,
+    }
+    if not members["examples"]:
+        raise PlanError("stage_suite() needs an example: give sample= and expect=")
+    return _suite("_stage_suite", "StageSuite", name, members)
+
+
+def _suite(module: str, base: str, name: str, members: dict[str, Any]) -> type:
+    """A class of tests about ``name``, whose assertions pytest explains."""
+    import pytest
+
+    pytest.register_assert_rewrite(f"{__name__}.{module}")
+    suite = getattr(importlib.import_module(f"{__name__}.{module}"), base)
+    words = "".join(c if c.isalnum() else " " for c in name).title().split()
+    return type(f"Test{''.join(words)}", (suite,), members)
