@@ -9,14 +9,16 @@ pytest.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from .._errors import PlanError
+from .._options import near_miss
 from ._census import Census as Census
 from ._clock import ManualClock as ManualClock
 from ._law import broken_law as broken_law
 from ._placement import InlinePlacement as InlinePlacement
+from ._plugin_checks import Check as Check, check_plugin as check_plugin
 from ._stages import (
     FAILURES as FAILURES,
     Gate as Gate,
@@ -127,6 +129,31 @@ def stage_suite(
     if not members["examples"]:
         raise PlanError("stage_suite() needs an example: give sample= and expect=")
     return _suite("_stage_suite", "StageSuite", name, members)
+
+
+def plugin_suite(distribution: str, *, leave_out: Collection[str] = ()) -> type:
+    """The checks of an installed distribution, as a class that pytest collects::
+
+        TestPlugin = plugin_suite("acme-stages")
+
+    `pystream check acme-stages` makes the same ones.
+
+    Args:
+        distribution: its name. It has to be installed, an editable installation will do.
+        leave_out: names of checks that are left out, as `pystream check` shows them.
+
+    Raises:
+        PlanError: there is no check of that name.
+    """
+    from ._plugin_checks import CHECKS
+
+    for name in leave_out:
+        if name not in CHECKS:
+            raise PlanError(
+                f"there is no check {name!r}{near_miss(name, CHECKS)}. Checks: {', '.join(CHECKS)}"
+            )
+    members = {"distribution": distribution, "leave_out": leave_out}
+    return _suite("_plugin_suite", "PluginSuite", distribution, members)
 
 
 def _suite(module: str, base: str, name: str, members: dict[str, Any]) -> type:
