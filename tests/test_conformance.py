@@ -8,7 +8,13 @@ import textwrap
 
 import pytest
 
-from pystream_core.testing import Census, executor_suite, frantic_switching, in_thread
+from pystream_core.testing import (
+    Census,
+    executor_suite,
+    frantic_switching,
+    in_thread,
+    placement_suite,
+)
 
 TestSerial = executor_suite("serial")
 TestThreads = executor_suite("threads")
@@ -23,6 +29,14 @@ class TestFrantic(executor_suite("threads")):
     def _frantic(self):
         with frantic_switching():
             yield
+
+
+class TestInline(placement_suite("inline", ends_stuck_calls=False)):
+    """The placement for tests keeps the contract, too."""
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, inline_placement):
+        """A plugin provides it."""
 
 
 def test_the_census_sees_what_is_left(tmp_path):

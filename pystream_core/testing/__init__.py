@@ -1,14 +1,14 @@
 """What tests of PyStream and of its plugins are made of.
 
-``executor_suite(name, **options)`` gives the conformance tests of an executor, ``stage_suite`` of
-a stage, ``plugin_suite`` of an installed distribution; the module
-``pystream_core.testing.fixtures`` is a pytest plugin. Everything else here works without
-pytest.
+``executor_suite``, ``placement_suite``, ``observer_suite`` and ``profiler_suite`` give the
+conformance tests of an implementation, ``stage_suite`` those of a registered stage, and
+``plugin_suite`` the checks of an installed distribution; they need the extra
+``pystream-core[testing]``. The module ``pystream_core.testing.fixtures`` is a pytest plugin.
+Everything else here works without pytest.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from ._stages import (
     Worst as Worst,
     skip_odd as skip_odd,
 )
+from ._suites import load as _load, suite_class as _suite_class, switches as _switches
 from ._waiting import (
     PATIENCE as PATIENCE,
     Outcome as Outcome,
@@ -39,36 +40,131 @@ from ._waiting import (
     wait_until as wait_until,
 )
 
+_NOT_GIVEN: Final = object()
 
-def executor_suite(name: str, **options: Any) -> type:
-    """The conformance tests of an executor, as a class that pytest collects::
 
-        # test_conformance.py
+def executor_suite(name: str, **options: Any) -> Any:
+    """The conformance tests of an executor, as a class that pytest collects.
+
+    A complete test module of an author::
+
+        # tests/test_conformance.py
         from pystream_core.testing import executor_suite
 
         TestAcme = executor_suite("acme", servers=2)
 
-    They need pytest, and the plugin ``pystream_core.testing.fixtures`` for the count of what
-    is left behind.
+    with ``pytest_plugins = ["pystream_core.testing.fixtures"]`` in the ``conftest.py`` at the
+    root of the project: it counts what tests leave behind, and adds the rule that was broken to
+    the report of a failed test. ``python -m pystream_core.testing`` lists all rules.
+
+    An executor that leaves something out says so, and is then tested to refuse it::
+
+        class TestAcme(executor_suite("acme")):
+            supports_branches = False
+            supports_coroutines = False
+
+    ``ExecutorSuite`` describes all switches.
 
     Args:
         name: of the executor, as in ``parallelize(executor=name)``.
-        options: for the executor; ``side_by_side=False`` as a keyword of its own says that it
-            runs one item at a time in the caller's thread, as ``serial`` does.
-    """
-    import pytest
+        options: for the executor. Two keywords are the suite's own: ``side_by_side=False`` says
+            that it runs one item at a time in the caller's thread, as ``serial`` does;
+            ``placement="acme"`` places every stage that this placement takes, and leaves out the
+            tests that look at their stages through shared objects.
 
-    pytest.register_assert_rewrite(f"{__name__}._suite", f"{__name__}._flow_suite")
-    suite = importlib.import_module(f"{__name__}._flow_suite")
-    side_by_side = options.pop("side_by_side", name != "serial")
-    return type(
-        f"Test{name.title()}",
-        (suite.FlowSuite,),
-        {"executor": name, "options": options, "side_by_side": side_by_side},
+    Raises:
+        ImportError: pytest or hypothesis is missing, with the command.
+    """
+    suite = _load("_conformance", "_suite", "_flow_suite").FlowSuite
+    return _suite_class(
+        suite,
+        name,
+        executor=name,
+        side_by_side=options.pop("side_by_side", name != "serial"),
+        placement=options.pop("placement", None),
+        options=options,
     )
 
 
-_NOT_GIVEN: Final = object()
+def placement_suite(name: str, **options: Any) -> Any:
+    """The conformance tests of a placement, as a class that pytest collects.
+
+    A complete test module of an author::
+
+        # tests/test_conformance.py
+        from pystream_core.testing import placement_suite
+
+        TestAcme = placement_suite("acme")
+
+    with ``pytest_plugins = ["pystream_core.testing.fixtures"]`` in the ``conftest.py`` at the
+    root of the project. The stages of these tests stand in modules that can be imported
+    wherever PyStream is installed, and report through their results and through a folder, so
+    that they can run in another process; for another machine override the fixture ``folder``
+    with one that both see.
+
+    ``PlacementSuite`` describes the switches for what a placement may leave out.
+
+    Args:
+        name: of the placement, as in ``add(stage, placement=name)``.
+        options: values of the class's switches, such as ``supports_generators=False``.
+
+    Raises:
+        ImportError: pytest or hypothesis is missing, with the command.
+        TypeError: there is no such switch.
+    """
+    suite = _load("_conformance", "_placement_suite").PlacementSuite
+    return _suite_class(suite, name, placement=name, **_switches(suite, options))
+
+
+def observer_suite(name: str, **options: Any) -> Any:
+    """The conformance tests of an observer, as a class that pytest collects.
+
+    A complete test module of an author::
+
+        # tests/test_conformance.py
+        from pystream_core.testing import observer_suite
+
+        TestAcme = observer_suite("acme")
+
+    with ``pytest_plugins = ["pystream_core.testing.fixtures"]`` in the ``conftest.py`` at the
+    root of the project. An observer that writes somewhere shows that a storage which fails
+    does no harm by overriding ``broken_storage``; ``ObserverSuite`` tells how.
+
+    Args:
+        name: of the observer, as in ``Pipeline(observers=[name])``.
+        options: values of the class's switches.
+
+    Raises:
+        ImportError: pytest or hypothesis is missing, with the command.
+        TypeError: there is no such switch.
+    """
+    suite = _load("_conformance", "_observer_suite").ObserverSuite
+    return _suite_class(suite, name, observer=name, **_switches(suite, options))
+
+
+def profiler_suite(name: str, **options: Any) -> Any:
+    """The conformance tests of a profiler, as a class that pytest collects: what its figures
+    mean. A profiler is an observer, too, so its author writes two lines::
+
+        # tests/test_conformance.py
+        from pystream_core.testing import observer_suite, profiler_suite
+
+        TestObserver = observer_suite("acme")
+        TestProfiler = profiler_suite("acme")
+
+    with ``pytest_plugins = ["pystream_core.testing.fixtures"]`` in the ``conftest.py`` at the
+    root of the project. ``ProfilerSuite`` describes the switches.
+
+    Args:
+        name: of the profiler, as in ``Pipeline(use_profiler=True, profiler=name)``.
+        options: values of the class's switches.
+
+    Raises:
+        ImportError: pytest or hypothesis is missing, with the command.
+        TypeError: there is no such switch.
+    """
+    suite = _load("_conformance", "_profiler_suite").ProfilerSuite
+    return _suite_class(suite, name, profiler=name, **_switches(suite, options))
 
 
 def stage_suite(
@@ -83,13 +179,16 @@ def stage_suite(
     in_place: bool = False,
     picklable: bool = True,
     **options: Any,
-) -> type:
+) -> Any:
     """The conformance tests of a registered stage, as a class that pytest collects::
 
         # test_stages.py
         from pystream_core.testing import stage_suite
 
         TestBlur = stage_suite("acme.blur", sample=[0, 9, 0], expect=[3, 3, 3], width=3)
+
+    with ``pytest_plugins = ["pystream_core.testing.fixtures"]`` in the ``conftest.py`` at the
+    root of the project.
 
     What is expected of an item: the result; ``SKIP`` when it is filtered; an exception type when
     it fails; a function that says whether a result is right; for a generator stage the list of
@@ -112,6 +211,7 @@ def stage_suite(
         options: for the stage.
 
     Raises:
+        ImportError: pytest or hypothesis is missing, with the command.
         PlanError: no example is given.
     """
     if (sample is _NOT_GIVEN) != (expect is _NOT_GIVEN):
@@ -128,10 +228,11 @@ def stage_suite(
     }
     if not members["examples"]:
         raise PlanError("stage_suite() needs an example: give sample= and expect=")
-    return _suite("_stage_suite", "StageSuite", name, members)
+    suite = _load("_conformance", "_stage_suite").StageSuite
+    return _suite_class(suite, name, **members)
 
 
-def plugin_suite(distribution: str, *, leave_out: Collection[str] = ()) -> type:
+def plugin_suite(distribution: str, *, leave_out: Collection[str] = ()) -> Any:
     """The checks of an installed distribution, as a class that pytest collects::
 
         TestPlugin = plugin_suite("acme-stages")
@@ -143,6 +244,7 @@ def plugin_suite(distribution: str, *, leave_out: Collection[str] = ()) -> type:
         leave_out: names of checks that are left out, as `pystream check` shows them.
 
     Raises:
+        ImportError: pytest or hypothesis is missing, with the command.
         PlanError: there is no check of that name.
     """
     from ._plugin_checks import CHECKS
@@ -152,15 +254,5 @@ def plugin_suite(distribution: str, *, leave_out: Collection[str] = ()) -> type:
             raise PlanError(
                 f"there is no check {name!r}{near_miss(name, CHECKS)}. Checks: {', '.join(CHECKS)}"
             )
-    members = {"distribution": distribution, "leave_out": leave_out}
-    return _suite("_plugin_suite", "PluginSuite", distribution, members)
-
-
-def _suite(module: str, base: str, name: str, members: dict[str, Any]) -> type:
-    """A class of tests about ``name``, whose assertions pytest explains."""
-    import pytest
-
-    pytest.register_assert_rewrite(f"{__name__}.{module}")
-    suite = getattr(importlib.import_module(f"{__name__}.{module}"), base)
-    words = "".join(c if c.isalnum() else " " for c in name).title().split()
-    return type(f"Test{''.join(words)}", (suite,), members)
+    suite = _load("_plugin_suite").PluginSuite
+    return _suite_class(suite, distribution, distribution=distribution, leave_out=leave_out)

@@ -8,7 +8,7 @@ In the ``conftest.py`` at the root of a project::
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,21 @@ from pystream_core import PlacementSpec, hookimpl
 def pystream_placements():
     return [PlacementSpec(name="inline", factory="pystream_core.testing:InlinePlacement")]
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the rule that a failed test of a conformance suite stands for."""
+    report = yield
+    name = getattr(item, "originalname", None)
+    rules = getattr(getattr(item, "cls", None), "rules", ())
+    if report.failed:
+        broken = [f"{rule.name}: {rule.text}" for rule in rules if name in rule.tests]
+        if broken:
+            report.sections.append(("the rule", "\n".join(broken)))
+    return report
 
 
 @pytest.fixture(autouse=True)
