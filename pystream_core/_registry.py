@@ -302,7 +302,7 @@ class Registry:
         if kind not in ("stage", "source"):
             plugins += self._hooked.get().plugins
         names = sorted({offer.name for offer in offers})
-        home = _home(kind, name)
+        home = home_of(kind, name)
         what = "observer or profiler" if kind == "observer" else kind
         ours = [known for known_kind, known in _HOMES if known_kind == kind]
         missing = home and home not in installed.distributions
@@ -544,7 +544,7 @@ def _parted(name: str) -> tuple[str, str]:
     return (normalised(distribution), bare) if slash else ("", name)
 
 
-def _home(kind: Kind, name: str) -> str:
+def home_of(kind: Kind, name: str) -> str:
     """The distribution of PyStream itself that provides a name, empty if none does."""
     distribution, bare = _parted(name)
     if kind in ("stage", "source") and bare.partition(".")[0] == "video":

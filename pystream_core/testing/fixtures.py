@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .. import _registry, _session
+from .._errors import PluginNotFound
 from .._pipeline import Pipeline
 from .._registry import Registry
 from ._census import Census
@@ -84,6 +85,21 @@ def pipelines() -> Iterator[Callable[..., Pipeline]]:
     for each in reversed(made):
         each.abort()
         each.cleanup()
+
+
+@pytest.fixture(scope="session")
+def process_placement() -> str:
+    """The placement ``"process"``, where it is installed. What it keeps until the interpreter
+    ends is made here, before any test counts what is left behind."""
+    pipeline = Pipeline()
+    try:
+        pipeline.add(abs, placement="process")
+        list(pipeline.serialize().stream([1]))
+    except PluginNotFound as error:
+        pytest.skip(str(error))
+    finally:
+        pipeline.cleanup()
+    return "process"
 
 
 @pytest.fixture
