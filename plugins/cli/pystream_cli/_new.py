@@ -24,7 +24,7 @@ LICENSES: Final[tuple[str, ...]] = get_args(License)
 _LONGEST: Final = 30  # characters of a name, so that no line of the code grows too long
 _LEGAL: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)+")
 _OURS: Final = ("pystream", "video")
-_TAKEN: Final = frozenset({"Any", "PlanError", "Stage"})  # names that the code of a stage uses
+_TAKEN: Final = frozenset({"PlanError", "Skip", "Stage"})  # names that the code of a stage uses
 
 _DESCRIPTIONS: Final[Mapping[str, str]] = {
     "stage": "A PyStream stage that passes on what has changed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +36,26 @@ def test_new_writes_a_distribution_and_says_what_to_do(project, kind: str) -> No
     described = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
     assert described["name"] == "acme-blur"
     assert "pystream-core>=1.0,<2" in described["dependencies"]
+
+
+def test_new_code_is_tidy_whatever_it_is_called(project) -> None:
+    """No line is too long under a long name, or broken without need under a short one."""
+    written = ("a-b", "acme-skip", "acme-stage", "acme-background-subtraction-xy")
+    for name in written:
+        assert len(name) <= 30
+        for kind in ("stage", "executor", "placement", "observer"):
+            folder = project.folder / name / kind
+            folder.mkdir(parents=True)
+            result = project.invoke("new", kind, name, "--folder", str(folder))
+            assert result.exit_code == 0, result.output
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache", *written],
+            capture_output=True,
+            text=True,
+            cwd=project.folder,
+        )
+        assert done.returncode == 0, done.stdout
 
 
 def test_new_tells_the_same_in_json(project) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from statistics import median
-from typing import Any
 
 from pystream_core import PlanError, Stage
 
 
-class Smooth(Stage[Any]):
+class Smooth(Stage[float, float]):
     """Give the median of the last ``size`` readings in place of each.
 
     The first readings are the median of those that there are. A step in the readings comes out

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from pystream_core import SKIP, PlanError, Stage
+from pystream_core import SKIP, PlanError, Skip, Stage
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Alarm:
     after: int = 0
 
 
-class Threshold(Stage[Any]):
+class Threshold(Stage[float, Alarm | Skip]):
     """Give an ``Alarm`` when a reading rises above ``high``, and one when it is below ``low``.
 
     All other readings are filtered, so one that trembles around a limit rings once. It counts as
@@ -54,7 +54,7 @@ class Threshold(Stage[Any]):
         self._readings = 0
         self._since = None
 
-    def __call__(self, data: float) -> Any:
+    def __call__(self, data: float) -> Alarm | Skip:
         """An Alarm, or SKIP. Does not block."""
         self._readings += 1
         changed = data < self._low if self._above else data > self._high
