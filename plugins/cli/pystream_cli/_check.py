@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def print_checks(console: Console, distribution: str, checks: Sequence[Check]) -> None:
     """A row for each check, what is wrong beneath, and how many failed."""
-    from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
     made = table("Check", "Result", "What it means")
@@ -28,8 +28,10 @@ def print_checks(console: Console, distribution: str, checks: Sequence[Check]) -
     for check in failed:
         console.print()
         console.print(Text(f"{check.name}: {check.claim}, but", "bold"))
+        listed = Table.grid(padding=(0, 1))
         for problem in check.problems:
-            console.print(Padding(Text(f"- {problem}"), (0, 0, 0, 2)), soft_wrap=False)
+            listed.add_row(" ", "-", Text(problem))
+        console.print(listed)
     console.print()
     what = f"{distribution} {metadata.version(distribution)}"
     if failed:
