@@ -22,6 +22,7 @@ from ._errors import (
     WorkerLost as WorkerLost,
 )
 from ._executor import Envelope as Envelope, Executor as Executor, Feeding as Feeding, Run as Run
+from ._handle import Handle as Handle
 from ._installed import PluginInfo as PluginInfo, Provided as Provided
 from ._ledger import StageStatistics as StageStatistics, Statistics as Statistics
 from ._lifecycle import Instance as Instance
@@ -56,6 +57,7 @@ from ._registry import (
     Described as Described,
     Registry as Registry,
     available as available,
+    placement as placement,
     registry as registry,
     source as source,
     stage as stage,

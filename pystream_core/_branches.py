@@ -14,6 +14,7 @@ import threading
 from typing import Any, NamedTuple
 
 from ._errors import StageError
+from ._handle import release_all
 from ._ledger import Bin
 
 
@@ -63,13 +64,14 @@ class Branches:
             if before is None or end[:2] < before[:2]:
                 self._end = end
             ended, let_go = self._ended()
+        _let_go(let_go)
         del before, let_go
         return ended
 
-    def _ended(self) -> tuple[End | None, object]:
+    def _ended(self) -> tuple[End | None, dict[int, dict[int, Any]]]:
         """How the item ended, if no copy is under way, and what is to be let go then."""
         if self._live:
-            return None, None
+            return None, {}
         let_go, self._waiting = self._waiting, {}
         return self._end, let_go
 
@@ -95,5 +97,12 @@ class Branches:
                 return outputs, None
             self._live -= 1
             ended, let_go = self._ended()
+        _let_go(let_go)
         del outputs, let_go
         return None, ended
+
+
+def _let_go(waiting: dict[int, dict[int, Any]]) -> None:
+    """Outputs that waited at joins are not joined any more."""
+    for outputs in waiting.values():
+        release_all(outputs.values())

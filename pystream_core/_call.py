@@ -16,6 +16,7 @@ from typing import Any
 from ._coroutines import Call, Outcome, value_of
 from ._errors import PyStreamError, StageError, WorkerLost, describe_error, safe_repr
 from ._executor import Envelope, Reply, Run
+from ._handle import Takes, opened, release, retain
 from ._ledger import Counters
 from ._lifecycle import Instance
 from ._observer import Trace
@@ -69,6 +70,12 @@ class Step:
         self.stage = instance.stage
         if instance.kind == "coroutine":
             self.stage = self._await
+        self._handles = run.handles
+        self._takes: Takes = ()
+        if isinstance(instance.stage, PlacedStage):
+            self._takes = instance.stage.takes
+        if run.handles:
+            self.stage = partial(_call_opened, self.stage, self._takes)
         self.batches = instance.batching
         self.expands = self.batches or instance.kind == "generator"
         self._outputs: Callable[[Any], Iterable[Any]] = self.stage
@@ -76,7 +83,7 @@ class Step:
             self._outputs = self._none_or_one
         # Of a batching stage:
         self.due_ns = 0  # when to flush, at the latest; 0: nothing waits, or nobody asks
-        max_wait = getattr(self.stage, "max_wait", None) if self.batches else None
+        max_wait = getattr(instance.stage, "max_wait", None) if self.batches else None
         self._max_wait_ns = 0 if max_wait is None else max(1, int(max_wait * 1e9))
         self.waits_at_most = max_wait is not None
         self._held = 0  # items taken in since it last gave something out
@@ -87,9 +94,9 @@ class Step:
         self._max_age_ns = spec.max_age_ns
         self._trace = trace
         self._passing = _PASSING if in_caller else ()
-        self.watched = trace is not None or self._max_age_ns is not None
-        self._placed = self.stage if isinstance(self.stage, PlacedStage) and trace else None
-        self.alone = self._max_age_ns is not None or self._placed is not None
+        self.watched = trace is not None or self._max_age_ns is not None or run.handles
+        self._placed = instance.stage if isinstance(instance.stage, PlacedStage) else None
+        self.alone = self._max_age_ns is not None or self._placed is not None or run.handles
         self.call: Callable[[Envelope], bool] = (
             self._call_watched if self.watched else self._call_plain
         )
@@ -112,7 +119,8 @@ class Step:
         return True
 
     def _call_watched(self, envelope: Envelope) -> bool:
-        """The same, with clock readings for ``max_age`` and for observers."""
+        """The same, with clock readings for ``max_age`` and for observers, and for values that
+        may be handles."""
         counters, trace = self.counters, self._trace
         counters.received += 1
         start = perf_counter_ns()
@@ -135,6 +143,8 @@ class Step:
         if trace is not None:  # as _span() does
             queued, envelope.queued_ns = envelope.queued_ns, end
             trace.span((self.index, envelope.seq, envelope.sub, queued, start, end, "emitted"))
+        if self._handles and envelope.value is not value:
+            release(envelope.value)
         envelope.value = value
         counters.emitted += 1
         return True
@@ -175,7 +185,7 @@ class Step:
                         if self.failed(parent, error):
                             yield parent
                         return
-                    inside += (perf_counter_ns() if self._trace else 0) - begin
+                    inside += self._lasted(begin)
                     ended = True
                     if self.batches:
                         self._span(parent, start, start + inside, "absorbed")
@@ -186,7 +196,7 @@ class Step:
                     run.end(parent, "expanded", self._trace, stage=self.index)
                     return
                 except BaseException as error:
-                    inside += (perf_counter_ns() if self._trace else 0) - begin
+                    inside += self._lasted(begin)
                     self._span(parent, start, start + inside, "failed")
                     ended = True
                     if self._last[1] > made:  # nothing from before this item waits any more
@@ -194,8 +204,10 @@ class Step:
                     if self.failed(parent, error):
                         yield parent
                     return
-                inside += (perf_counter_ns() if self._trace else 0) - begin
+                inside += self._lasted(begin)
                 if value is not SKIP:
+                    if self._handles and value is parent.value:
+                        retain(value)  # which then has two owners
                     since = self._oldest_ns if self.batches else parent.admitted_ns
                     child = self._spawn(value, since)
                     del value
@@ -304,7 +316,13 @@ class Step:
             return None
         loop = self.instance.loop
         assert loop is not None
-        call = loop.call(partial(self._attempt, envelope.value), done)
+        attempt = partial(self._attempt, envelope.value)
+        if self._handles:  # not in the event loop's thread: it may block
+            try:
+                attempt = partial(self._attempt, opened(envelope.value))
+            except Exception as error:
+                attempt = partial(_raise, error)
+        call = loop.call(attempt, done)
         call.begin()
         return call
 
@@ -370,7 +388,7 @@ class Step:
             return
         self._fresh = False
         self.due_ns = 0
-        stage: Any = self.stage
+        stage: Any = self.instance.stage
         outputs: Any = None
         try:
             while True:
@@ -475,6 +493,13 @@ class Step:
         # Readings from before belong to an earlier call: this one has not been answered.
         return (begun, ended) if start <= begun <= ended <= end else (start, end)
 
+    def _lasted(self, begin: int) -> int:
+        """Nanoseconds that a call took which the worker began then; 0 when nobody observes."""
+        if self._trace is None:
+            return 0
+        start, end = self._times(begin, perf_counter_ns())
+        return end - start
+
     def _span(self, envelope: Envelope, start: int, end: int, outcome: str) -> None:
         trace = self._trace
         if trace is not None:
@@ -533,7 +558,7 @@ class Step:
             type(error).__name__,
             self.path,
             envelope.seq,
-            safe_repr(envelope.value),
+            safe_repr(self.run.shown(envelope)),
         )
         self.drop(envelope, "interrupted")
 
@@ -600,17 +625,20 @@ class Step:
             self.counters.filtered += 1
             self.run.end(envelope, "filtered", self._trace, stage=self.index)
             return False
+        if self._handles and envelope.value is not value:
+            release(envelope.value)
         envelope.value = value
         self.counters.emitted += 1
         return True
 
     def _failure(self, envelope: Envelope, error: BaseException) -> StageError:
+        item = self.run.shown(envelope)
         failure = StageError(
-            f"stage {self.path!r} raised on item {envelope.seq} ({safe_repr(envelope.value)}): "
+            f"stage {self.path!r} raised on item {envelope.seq} ({safe_repr(item)}): "
             f"{describe_error(error)}",
             path=self.path,
             seq=envelope.seq,
-            item=envelope.value,
+            item=item,
         )
         failure.__cause__ = error
         return failure
@@ -618,3 +646,12 @@ class Step:
     def _count_failed(self, envelope: Envelope, failure: StageError) -> None:
         self.counters.failed += 1
         self.run.end(envelope, "failed", self._trace, stage=self.index, failure=failure)
+
+
+def _call_opened(stage: Callable[[Any], Any], takes: Takes, item: Any) -> Any:
+    """Call a stage with what it gets in place of a handle."""
+    return stage(opened(item, takes))
+
+
+async def _raise(error: Exception) -> Any:
+    raise error

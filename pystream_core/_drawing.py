@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ._errors import PlanError, call_name
 from ._graph import Feed, Gathered, arrange, feeders_of
-from ._plan import ErrorPolicy, Plan, Retry, StageSpec
+from ._plan import ErrorPolicy, Plan, Retry, StageSpec, placement_name
 
 _LONGEST_NAME: Final = 60
 _LONGEST_OUTLINE: Final = 160
@@ -36,7 +36,7 @@ class Drawing:
     left out. A notebook shows it as a picture.
     """
 
-    def __init__(self, plan: Plan, placement: str | None = None) -> None:
+    def __init__(self, plan: Plan, placement: Any = None) -> None:
         self._flow = _flow(plan, placement)
 
     def text(self, *, width: int | None = None, ascii: bool = False) -> str:
@@ -205,7 +205,7 @@ class _Flow:
         return len(self.nodes[number].feeders) == 1
 
 
-def _flow(plan: Plan, placement: str | None) -> _Flow:
+def _flow(plan: Plan, placement: Any) -> _Flow:
     """What is drawn of a plan."""
     nodes = [_Node("input", end=True)]
     paths: list[tuple[str, ...]] = [()]
@@ -275,7 +275,7 @@ def _called(path: tuple[str, ...], at: tuple[str, ...]) -> str:
     return path[min(len(_common([path, at])), len(path) - 1)] if path else "input"
 
 
-def _options(spec: StageSpec, placement: str | None) -> Iterator[str]:
+def _options(spec: StageSpec, placement: Any) -> Iterator[str]:
     options = spec.options
     if options.workers > 1:
         yield f"workers={options.workers}"
@@ -289,8 +289,9 @@ def _options(spec: StageSpec, placement: str | None) -> Iterator[str]:
         yield f"max_age={options.max_age:g}"
     if options.on_error != "stop":
         yield f"on_error={_policy(options.on_error)}"
-    if options.placement or placement:
-        yield f"placement={visible(options.placement or placement or '')}"
+    placement = placement if options.placement is None else options.placement
+    if placement is not None:
+        yield f"placement={visible(placement_name(placement))}"
 
 
 def _policy(policy: ErrorPolicy) -> str:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ._branches import Branches, End
 from ._coroutines import EventLoop
 from ._errors import PipelineTerminated, StageError
+from ._graph import Gathered
+from ._handle import joined, release, retain, shown, taken
 from ._ledger import Bin, Ledger
 from ._observer import Observer, Recorder, RunInfo, Trace
 from ._plan import Plan
@@ -80,13 +82,15 @@ class Envelope:
         self.wanted = wanted
 
     def copies(self, count: int) -> list[Envelope]:
-        """This envelope and so many more that it takes to go to ``count`` followers."""
+        """This envelope and so many more that it takes to go to ``count`` followers; a handle
+        gets as many owners."""
         if self.branches is None:
             self.branches = Branches(count)
         else:
             self.branches.split(count - 1)
         copies = [self]
         for _ in range(count - 1):
+            retain(self.value)
             copy = Envelope(self.value, self.seq, self.sub, reply=self.reply)
             copy.admitted_ns, copy.queued_ns = self.admitted_ns, self.queued_ns
             copy.branches = self.branches
@@ -95,16 +99,33 @@ class Envelope:
 
 
 class Reply:
-    """Where the caller of ``stage(item)`` waits for that item's own result."""
+    """Where the caller of ``stage(item)`` waits for that item's own result.
 
-    __slots__ = ("_answers",)
+    Why no handle is forgotten: who answers looks at ``_given_up`` after putting the answer there,
+    and who gives up sets it before the last look at the answers.
+    """
+
+    __slots__ = ("_answers", "_given_up")
 
     def __init__(self) -> None:
         self._answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+        self._given_up = False
 
     def settle(self, value: Any, failure: Exception | None = None) -> None:
-        """Answer. Never blocks."""
+        """Answer; takes over the reference of a handle. Never blocks."""
         self._answers.put((value, failure))
+        if self._given_up:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Nobody waits any more."""
+        self._given_up = True
+        while True:
+            try:
+                value, _ = self._answers.get_nowait()
+            except Empty:
+                return
+            release(value)
 
     def wait(self) -> Any:
         """The item's result, SKIP when it ended without one.
@@ -118,7 +139,7 @@ class Reply:
         value, failure = self._answers.get()
         if failure is not None:
             raise failure.again() if isinstance(failure, StageError) else failure
-        return value
+        return taken(value)
 
     def wait_answer(self, timeout: float | None) -> bool:
         """Wait for the next answer of any kind, at most ``timeout`` seconds; whether it came."""
@@ -170,6 +191,7 @@ class Run:
         clocked: whether clock readings are needed at admission.
         failure: what stopped the run, None so far.
         linear: the stages follow one another.
+        handles: a stage is placed, so that values may be handles.
         spares: of a linear run, envelopes that were sent to a stream's reader, to be used again.
             Whoever sends an envelope on does not look at it any more.
     """
@@ -196,6 +218,7 @@ class Run:
         self.failure: StageError | None = None
         self.halted = False
         self.linear = plan.graph.linear
+        self.handles = any(spec.options.placement is not None for spec in plan.stages)
         self.spares: deque[Envelope] = deque()
         self.replies: set[Reply] = set()  # of calls that wait; each caller adds and removes its own
         self.stop_executor: Callable[[str], None] = self.halt  # Session sets the executor's abort
@@ -265,7 +288,8 @@ class Run:
         join.arrived[feeder] += 1
         if outputs is not None:
             join.completed += 1
-            envelope.value = gathered.compose(outputs)
+            compose = joined if self.handles else Gathered.compose
+            envelope.value = compose(gathered, outputs)
             return True
         envelope.value = None
         if ended is not None:
@@ -296,12 +320,12 @@ class Run:
             trace: where this thread records; None when nobody observes.
             stage: index of the stage that ended it, or in front of which it was lost.
             reason: why it was dropped.
-            value: the result, for whoever waits for this very item.
+            value: the result, for whoever waits for this very item: takes it out of the envelope.
             failure: why it failed, for the same.
             counted: False when no stage has counted it, since it counts as unjoined.
         """
         if envelope.branches is not None and bin_ != "completed":
-            envelope.value = None
+            self.let_go(envelope)
             weight = 0
             if bin_ == "dropped" and reason != "overflow":
                 weight = 2 if reason == ANOTHER_BRANCH else 1
@@ -321,12 +345,24 @@ class Run:
         value: Any,
         failure: StageError | None,
     ) -> None:
+        if value is not SKIP:  # it goes to whoever waits for it
+            envelope.value = None
         if envelope.reply is not None:
             stopped = bin_ == "dropped" and self.halted
             envelope.reply.settle(value, self.refusal() if stopped else failure)
         if trace is not None:
             trace.item((envelope.seq, envelope.sub, envelope.admitted_ns, perf_counter_ns(), bin_))
-        envelope.value = None  # whatever the item holds is let go here
+        self.let_go(envelope)
+
+    def shown(self, envelope: Envelope) -> Any:
+        """An item for people to look at, in messages and failures."""
+        return shown(envelope.value) if self.handles else envelope.value
+
+    def let_go(self, envelope: Envelope) -> None:
+        """Be done with its value: whatever an item holds is let go here."""
+        value, envelope.value = envelope.value, None
+        if self.handles:
+            release(value)
 
     def lose(self, envelope: Envelope, stage: int, trace: Trace | None, reason: str = "") -> None:
         """End an item that is lost in the channel in front of a stage.
@@ -426,6 +462,8 @@ class Executor(ABC):
     - an item goes from each stage to all of its followers in ``run.plan.graph``, to several
       as copies (``Envelope.copies``), and to those that join several outputs through
       ``run.arrive``, which holds it back until all of them are there;
+    - a value that may be a handle is released by whoever ends its item, through ``run.end``,
+      ``run.lose`` and the like; an executor never puts it away by itself;
     - results reach ``run.output`` in admission order unless a stage says ``ordered=False``,
       one call at a time;
     - a full front makes ``admit`` wait at most its timeout; a full channel slows its sender,

@@ -396,11 +396,12 @@ def _check(found: _Found, core: str) -> None:
         if match is None or match["marker"]:
             continue
         text = (match["old"] or match["range"] or "").strip()
-        if any(_excludes(clause.strip(), core) for clause in text.split(",")):
+        if any(excludes(clause.strip(), core) for clause in text.split(",")):
             raise Broken(f"it needs {CORE} {text}, and {core} is installed", "incompatible")
 
 
-def _excludes(clause: str, version: str) -> bool:
+def excludes(clause: str, version: str) -> bool:
+    """Whether one clause of a plain version range leaves out a release; False if not known."""
     match = re.fullmatch(r"(>=|<=|<|>|==|!=|~=)\s*(\d+(?:\.\d+)*)(\.\*)?", clause)
     if match is None or not re.fullmatch(r"\d+(\.\d+)*", version):
         return False

@@ -199,12 +199,21 @@ class Instances:
     def __init__(self) -> None:
         self._all: list[Instance] = []
         self._tried = False  # an instance that has been forgotten was
+        self._placement: object = None
 
     def of_worker(self, index: int) -> Instance:
         """The instance of the worker with this number; a new one when there is none yet."""
         while len(self._all) <= index:
             self._all.append(Instance())
         return self._all[index]
+
+    def place(self, placement: object) -> None:
+        """Where the calls happen from now on. Instances that were set up for another place are
+        cleaned up, here and now; what that raises has been logged."""
+        if placement != self._placement:
+            for one in [each for each in self._all if each.ready]:
+                one.cleanup()
+        self._placement = placement
 
     def loops(self) -> set[EventLoop]:
         """Where coroutines of its instances run; also begun by an earlier run. Takes no lock."""

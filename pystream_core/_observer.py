@@ -439,7 +439,7 @@ class Recorder:
             self._observers.clear()
 
     def _collect_until_stopped(self) -> None:
-        while not (self._stop.is_set() or self._forsaken):
+        while not (self._stop.is_set() or self._forsaken):  # pragma: no branch - or by a break
             with self._pass_lock:
                 found = self._pass()
             if not found:

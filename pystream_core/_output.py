@@ -10,6 +10,7 @@ from typing import Any
 
 from ._channel import Channel, ChannelClosed
 from ._executor import Envelope, Run
+from ._handle import release, taken
 from ._observer import Trace
 
 
@@ -58,6 +59,8 @@ class Output:
     Why no reader sleeps beside a result: it enters ``waiters`` before it looks into the slot once
     more; who puts a result there looks at ``waiters`` afterwards. Both touch the slot in between,
     which lets in one at a time.
+
+    A result may be a handle. It becomes the value when somebody reads it, in the reader's thread.
 
     Attributes:
         slot: the newest result, as long as nobody has read it.
@@ -128,11 +131,15 @@ class Output:
         """The newest result that nobody has read, as ``(True, value)``, else ``(False, None)``.
 
         Blocks until there is one, at most ``timeout`` seconds; ``release`` ends the wait.
+
+        Raises:
+            Exception: it was a handle, whose value cannot be had any more.
         """
         try:
-            return True, self.slot.pop()
+            value = self.slot.pop()
         except IndexError:
             return self._wait(timeout) if timeout > 0 else (False, None)
+        return True, taken(value)
 
     def _wait(self, timeout: float) -> tuple[bool, Any]:
         deadline = monotonic() + min(timeout, threading.TIMEOUT_MAX)
@@ -141,11 +148,13 @@ class Output:
         try:
             while True:
                 try:
-                    return True, self.slot.pop()
+                    value = self.slot.pop()
                 except IndexError:
                     left = deadline - monotonic()
                     if self._released or left <= 0:
                         return False, None
+                else:
+                    return True, taken(value)
                 try:
                     waiter.get(True, left)
                 except Empty:
@@ -189,6 +198,7 @@ class Output:
             return None
         if self.run is not None:  # pragma: no branch - only a run brings results
             self.run.ledger.superseded += 1
+        release(old)
         return old
 
     def _store(self, envelope: Envelope, run: Run) -> None:
@@ -201,4 +211,5 @@ def sweep_stream(stream: Stream, run: Run) -> None:
     for found in stream.channel.sweep():
         if type(found) is Envelope:
             run.ledger.forfeit()
+            run.let_go(found)
     stream.channel.post(CUT)

@@ -23,6 +23,7 @@ from ._input import InputGeneratorRequest
 from ._ledger import Statistics
 from ._lifecycle import Instances
 from ._observer import Observer, Profile, Profiler
+from ._placement import Placement
 from ._plan import (
     Description,
     Entry,
@@ -32,9 +33,12 @@ from ._plan import (
     StageSpec,
     check_child_options,
     check_options,
+    check_placement,
     describe,
     label_of,
+    placement_name,
 )
+from ._region import region
 from ._results import ResultStream
 from ._session import Session, Settings
 from ._stage import Stage, StageFactory, call_kind
@@ -142,7 +146,7 @@ class Pipeline(Generic[In, Out]):
         self._settings = Settings()
         self._make_executor: Callable[[], Executor] | None = None
         self._executor_name = ""
-        self._placement: str | None = None
+        self._placement: str | Placement | None = None
         self._owner: weakref.ref[Pipeline] | None = None  # the pipeline this one is nested in
         self._children: list[Pipeline] = []
         self._retired = False  # a parent has cleaned up its stages
@@ -182,7 +186,7 @@ class Pipeline(Generic[In, Out]):
         overflow: str = "block",
         on_error: Any = "stop",
         max_age: float | None = None,
-        placement: str | None = None,
+        placement: str | Placement | None = None,
         after: str | Sequence[str] | None = None,
     ) -> None:
         """Add a stage into the pipeline.
@@ -211,7 +215,9 @@ class Pipeline(Generic[In, Out]):
                 callable that takes the StageError and returns a replacement or ``SKIP``.
             max_age: seconds since admission; an item that is older when this stage would
                 start on it expires instead.
-            placement: where its calls happen, the name of a placement; None means in the
+            placement: where its calls happen: the name of a placement, or one with options,
+                ``placement("process", timeout=2.0)``. A pipeline that has been serialized is
+                placed in one piece, as one stage. None means in the
                 executor's worker.
             after: the name of the stage that feeds this one, by default the one added before;
                 several names: it gets the outputs of the same item as a tuple in that order.
@@ -245,7 +251,9 @@ class Pipeline(Generic[In, Out]):
             )
         except PlanError as error:
             raise PlanError(f"stage {label_of(stage, name, own)}: {error}") from None
-        if isinstance(stage, PipelineStage):
+        if isinstance(stage, PipelineStage) and placement is not None:
+            entry = self._region(stage, options, name, own)
+        elif isinstance(stage, PipelineStage):
             entry = self._nested(stage, options, name, own)
         else:
             spec = replace(describe(stage, name, own), options=options)
@@ -265,6 +273,19 @@ class Pipeline(Generic[In, Out]):
         child._lend_to(self)
         self._children.append(child)
         return Entry(label, options, child=child._description)
+
+    def _region(
+        self, stage: PipelineStage, options: StageOptions, name: str | None, own: str
+    ) -> Entry:
+        """A pipeline that is placed in one piece is a stage like any other."""
+        child = stage.pipeline
+        label = self._description.free_name(name, own)
+        made = region(child._description, label, options.workers)
+        spec = replace(describe(made, label, own), options=options)
+        check_options(made, spec, label)
+        child._lend_to(self)
+        self._children.append(child)
+        return Entry(label, options, spec=spec, keeper=Instances())
 
     def _lend_to(self, parent: Pipeline) -> None:
         self._refuse_if_lent()
@@ -378,6 +399,8 @@ class Pipeline(Generic[In, Out]):
         if executor == "serial":
             raise PlanError('executor "serial" is what serialize() chooses: call that')
         placement = options.pop("placement", None)
+        if placement is not None:
+            check_placement(placement)
         make = registry().executor(executor)
         check_keywords(make, options, f"executor {executor!r}", beside=_PARALLELIZE)
         return self._choose("parallel", lambda: make(**options), executor, settings, placement)
@@ -388,7 +411,7 @@ class Pipeline(Generic[In, Out]):
         make: Callable[[], Executor],
         executor: str,
         settings: Settings,
-        placement: str | None,
+        placement: str | Placement | None,
     ) -> Self:
         self._refuse_if_lent()
         if self._session is not None and self._session.busy_here():
@@ -412,9 +435,10 @@ class Pipeline(Generic[In, Out]):
         self._open(plan, instances)
         return self
 
-    def _plan(self, placement: str | None) -> tuple[Plan, Sequence[Instances]]:
+    def _plan(self, placement: str | Placement | None) -> tuple[Plan, Sequence[Instances]]:
         plan, instances = self._description.plan()
-        stages = tuple(_placed(spec, placement) for spec in plan.stages)
+        places = _Places(placement)
+        stages = tuple(map(places.placed, plan.stages))
         return replace(plan, stages=stages), instances
 
     def _claim_children(self) -> None:
@@ -566,7 +590,7 @@ class Pipeline(Generic[In, Out]):
             if slot:
                 try:
                     return slot.pop()
-                except IndexError:  # another reader was faster
+                except IndexError:  # pragma: no cover - another reader was just faster
                     pass
         return self._used().read()
 
@@ -841,20 +865,39 @@ def _observer(given: str | Observer) -> Observer:
     return registry().observer(given)()
 
 
-def _placed(spec: StageSpec, placement: str | None) -> StageSpec:
-    name = spec.options.placement or placement
-    if name is None:
-        return spec
-    if spec.batching or spec.kind == "coroutine":
-        what = "keeps items between its calls" if spec.batching else "is a coroutine function"
-        if spec.options.placement is None:
-            return spec  # the one for all stages concerns those that can be placed
-        raise PlanError(
-            f"stage {spec.name!r} {what}, so it cannot be placed in {name!r}: leave out placement"
-        )
-    from ._registry import registry
+class _Places:
+    """Puts the stages of one plan where they belong; stages that ask for the same placement by its
+    name share one."""
 
-    return registry().placement(name)().wrap(spec)
+    def __init__(self, for_all: str | Placement | None) -> None:
+        self._for_all = for_all
+        self._found: dict[str, Placement] = {}
+
+    def placed(self, spec: StageSpec) -> StageSpec:
+        """What an executor's worker calls."""
+        asked = spec.options.placement
+        given = self._for_all if asked is None else asked
+        if given is None:
+            return spec
+        if spec.batching or spec.kind == "coroutine":
+            if asked is None:
+                return spec  # the one for all stages concerns those that can be placed
+            what = "keeps items between its calls" if spec.batching else "is a coroutine function"
+            raise PlanError(
+                f"stage {spec.name!r} {what}, so it cannot be placed in {placement_name(given)!r}: "
+                f"leave out placement"
+            )
+        options = replace(spec.options, placement=given)
+        return self._find(given).wrap(replace(spec, options=options))
+
+    def _find(self, given: str | Placement) -> Placement:
+        if not isinstance(given, str):
+            return given
+        if given not in self._found:
+            from ._registry import registry
+
+            self._found[given] = registry().placement(given)()
+        return self._found[given]
 
 
 def _own_name(stage: Any) -> str:

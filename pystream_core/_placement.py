@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from ._handle import Handle
 from ._plan import StageSpec
 from ._stage import Stage
 
@@ -27,8 +28,14 @@ class Placement(ABC):
     - ``path``, ``options`` and ``kind`` of the specification stay as they are.
 
     What stands in place of the stage may be a ``PlacedStage``: then it is told when nobody
-    waits for its running call any more, and can end it.
+    waits for its running call any more, and can end it. It may also return a ``Handle`` where the
+    value can stay where it is.
+
+    Attributes:
+        name: for people to read.
     """
+
+    name = ""
 
     @abstractmethod
     def wrap(self, spec: StageSpec) -> StageSpec:
@@ -45,12 +52,19 @@ class PlacedStage(Stage[Any]):
     Its methods below are called from any thread, also in a destructor: they must not block, take
     a lock or raise. A call that was ended raises ``CalledBack``; its item counts as dropped.
 
+    It gets a value as it would lie here, unless that is a handle of a class in ``takes``: at such a
+    one it may look until its call ends. When it is the item itself it may be given out again, to
+    hand it on; whatever else is to be done with it has to retain it.
+
     Attributes:
+        takes: classes of handles that it takes as they are, also as members of what a join brings
+            together.
         span_ns: when the latest call began and ended where it happens, as readings of
             ``time.perf_counter_ns``, for observers: so that the way there and back counts as
             waiting, not as the stage's work. (0, 0): not known, then that of the worker counts.
     """
 
+    takes: tuple[type[Handle], ...] = ()
     span_ns: tuple[int, int] = (0, 0)
 
     def begin(self) -> None:

@@ -73,7 +73,7 @@ class StageOptions:
     overflow: Overflow = "block"
     on_error: ErrorPolicy = "stop"
     max_age: float | None = None
-    placement: str | None = None
+    placement: Any = None  # a name, or a Placement, which stands on a higher floor
     after: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -120,12 +120,8 @@ class StageOptions:
             raise PlanError(
                 f"max_age must be seconds above 0, or None, not {safe_repr(self.max_age)}"
             )
-        if self.placement is not None and (
-            not isinstance(self.placement, str) or not self.placement
-        ):
-            raise PlanError(
-                f"placement must be the name of one, or None, not {safe_repr(self.placement)}"
-            )
+        if self.placement is not None:
+            check_placement(self.placement)
         if self.after is not None:
             _check_after(self.after)
 
@@ -503,6 +499,29 @@ def check_place(spec: StageSpec, kind: CallKind, *, batching: bool) -> None:
         )
 
 
+def check_placement(given: object) -> None:
+    """Refuse what is neither the name of a placement nor one itself.
+
+    Raises:
+        PlanError: with what it may be.
+    """
+    placement = callable(getattr(given, "wrap", None)) and not isinstance(given, type)
+    if not placement and (not isinstance(given, str) or not given):
+        raise PlanError(
+            f"placement must be the name of one, an object such as "
+            f'pystream_core.placement("process", timeout=2.0) gives, or None, '
+            f"not {safe_repr(given)}"
+        )
+
+
+def placement_name(given: Any) -> str:
+    """The name of a placement, also of one that is given as an object."""
+    if isinstance(given, str):
+        return given
+    name = getattr(given, "name", "")
+    return name if isinstance(name, str) and name else type(given).__name__
+
+
 def check_child_options(options: StageOptions, label: str) -> None:
     """Refuse options that a nested pipeline cannot have as a whole.
 
@@ -519,8 +538,6 @@ def check_child_options(options: StageOptions, label: str) -> None:
             f'stage {label!r} is a pipeline: its on_error can be "stop" or "skip"; give a Retry '
             f"or a callable to the stages inside it"
         )
-    if options.placement is not None:
-        raise PlanError(f"stage {label!r} is a pipeline: give placement to the stages inside it")
 
 
 def check_name(name: object) -> None:

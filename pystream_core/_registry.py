@@ -302,7 +302,7 @@ class Registry:
         if kind not in ("stage", "source"):
             plugins += self._hooked.get().plugins
         names = sorted({offer.name for offer in offers})
-        home = _home(kind, name)
+        home = home_of(kind, name)
         what = "observer or profiler" if kind == "observer" else kind
         ours = [known for known_kind, known in _HOMES if known_kind == kind]
         missing = home and home not in installed.distributions
@@ -372,6 +372,25 @@ def stage(name: str, /, **options: Any) -> Any:
         PluginError: it does not load.
     """
     return registry().stage(name, **options)
+
+
+def placement(name: str, /, **options: Any) -> Placement:
+    """A placement with options, for ``Pipeline.add`` and ``parallelize``. Without options its name
+    does.
+
+    Args:
+        name: as ``pystream plugins`` lists it, or ``distribution/name``.
+        options: for the placement; checked now.
+
+    Raises:
+        PluginNotFound: no plugin provides it, with what to do about that.
+        AmbiguousName: several plugins do; use the identity of one.
+        PlanError: it does not take these options, or needs more.
+        PluginError: it does not load.
+    """
+    make = registry().placement(name)
+    check_keywords(make, options, f"placement {name!r}")
+    return make(**options)
 
 
 def source(name: str, /, **options: Any) -> Iterable[Any]:
@@ -525,7 +544,7 @@ def _parted(name: str) -> tuple[str, str]:
     return (normalised(distribution), bare) if slash else ("", name)
 
 
-def _home(kind: Kind, name: str) -> str:
+def home_of(kind: Kind, name: str) -> str:
     """The distribution of PyStream itself that provides a name, empty if none does."""
     distribution, bare = _parted(name)
     if kind in ("stage", "source") and bare.partition(".")[0] == "video":

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ._errors import PipelineBusy
 from ._executor import Envelope, Executor, Run
+from ._handle import taken
 from ._input import Feeder, close_source
 from ._output import CUT, Output, Stream, StreamEnd, sweep_stream
 
@@ -29,7 +30,7 @@ class FedResults:
     """The results of an executor with threads: a feeder admits, the output delivers.
 
     Used by one reader at a time; ``cut`` and ``forfeit`` by whoever closes the session, which
-    holds this object while the stream is open. It does not know the reader's handle, so that
+    holds this object while the stream is open. It does not know the reader's grip, so that
     one can be forgotten.
 
     Args:
@@ -66,7 +67,7 @@ class FedResults:
         self.feeder = Feeder(source, executor, self._stream, origin=origin)
         self.feeder.start()
 
-    def read(self, handle: Handle) -> Generator[Any, None, None]:
+    def read(self, grip: Grip) -> Generator[Any, None, None]:
         """The results, for the one reader. Each step blocks until there is one or the stream
         ends. The reader takes the next step when it is done with the result before, so the
         time between two steps is its cycle.
@@ -74,11 +75,12 @@ class FedResults:
         Like a worker's loop it makes no call of ours for a result that is there.
 
         Args:
-            handle: lets the stream go when nobody has this generator any more.
+            grip: lets the stream go when nobody has this generator any more.
         """
         channel = self._stream.channel
         take, receive, release = channel.items.popleft, channel.receive, channel.release
         spare = self._run.spares.append if self._run.linear else None
+        opens = self._run.handles
         hand: list[Any] = []
         owed = lot = 0  # credits not given back yet, and how many they may become
         began = 0  # when the first of the results that are timed together was taken
@@ -105,6 +107,8 @@ class FedResults:
                     release(owed)
                     left -= owed
                     owed = 0
+                if opens:
+                    found.value = self._value_of(found)
                 hand.append(found.value)
                 if spare is not None:
                     found.value, found.sub = None, 0
@@ -120,7 +124,15 @@ class FedResults:
                 release(owed)
         # Until here, and after an exception as long as its traceback: letting the stream go
         # waits a little, which Ctrl-C should not.
-        del handle
+        del grip
+
+    def _value_of(self, found: Envelope) -> Any:
+        """A result that may be a handle; the stream ends when its value cannot be had any more."""
+        try:
+            return taken(found.value)
+        except BaseException:
+            self.close()
+            raise
 
     def _end(self, found: StreamEnd) -> None:
         """Raises what the reader is to be told."""
@@ -252,12 +264,7 @@ def own_results(
         check()
 
 
-def _over(steps: Any) -> bool:
-    """Whether a generator has come to its end, in whatever way."""
-    return steps.gi_frame is None
-
-
-class Handle:
+class Grip:
     """Whoever can read a stream that is fed by a thread has this; when nobody has, it lets the
     stream go. It also keeps the pipeline alive."""
 
@@ -286,21 +293,17 @@ class ResultStream(Iterator[Out]):
         self._keep_alive = keep_alive
         if isinstance(results, FedResults):
             self._fed: FedResults | None = results
-            self._handle: Handle | None = Handle(results, keep_alive)
-            self._steps = results.read(self._handle)
+            self._grip: Grip | None = Grip(results, keep_alive)
+            self._steps = results.read(self._grip)
         else:
-            self._fed = self._handle = None
+            self._fed = self._grip = None
             self._steps = results
 
     def __iter__(self) -> Iterator[Out]:
         """The results themselves, so that a loop over them costs no call of ours per item."""
-        fed, handle = self._fed, self._handle
-        if (
-            fed is not None
-            and handle is not None
-            and getattr(self._steps, "gi_frame", self) is None
-        ):
-            self._steps = fed.read(handle)  # Ctrl-C has ended it; what came since is still there
+        fed, grip = self._fed, self._grip
+        if fed is not None and grip is not None and getattr(self._steps, "gi_frame", self) is None:
+            self._steps = fed.read(grip)  # Ctrl-C has ended it; what came since is still there
         return self._steps
 
     def __next__(self) -> Out:

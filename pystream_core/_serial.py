@@ -18,6 +18,7 @@ from ._channel import Baton, ChannelClosed
 from ._coroutines import EventLoop
 from ._errors import CleanupError, PipelineBusy, StageError, describe_error
 from ._executor import Envelope, Executor, Push, Run
+from ._handle import taken
 from ._lifecycle import Instance
 from ._observer import Trace
 from ._stage import SKIP, Stage
@@ -350,7 +351,10 @@ class SerialExecutor(Executor):
                     continue
                 value = finished.value
                 run.ledger.completed += 1
-                run.end(finished, "completed", self._trace, stage=len(run.plan.stages))
+                stages = len(run.plan.stages)
+                run.end(finished, "completed", self._trace, stage=stages, value=value)
+                if run.handles:
+                    value = taken(value)
                 yield value
                 del value
         except GeneratorExit:
@@ -400,6 +404,8 @@ class SerialExecutor(Executor):
             elif self._turn.owner is not None:  # pragma: no branch - else it came back just now
                 stuck = self._chain.steps[position]
                 stuck.instance.leave_behind()
+                if self._steps is not None:
+                    self._count_as_taken(position)
                 self._chain.abandon()
                 left = (stuck.path,)
                 instances.remove(stuck.instance)
@@ -411,6 +417,14 @@ class SerialExecutor(Executor):
                 f"stage cleanups raised: {len(errors)}", errors, left_behind=left
             ) from errors[0]
         return left
+
+    def _count_as_taken(self, position: int) -> None:
+        """The loop over plain stages counts an item when it is through with it; this one is stuck
+        there. So the ledger finds it in the hands of its stage."""
+        for step in self._chain.steps[:position]:
+            step.counters.received += 1
+            step.counters.emitted += 1
+        self._chain.steps[position].counters.received += 1
 
     def _clean_up(self, instances: list[Instance], patience: float) -> list[BaseException]:
         """One after another in this thread, where windows and connections live; one that does

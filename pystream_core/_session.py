@@ -93,7 +93,7 @@ class Session:
         # The short ways of forward(item), if there is one, and of get_results(): whoever needs the
         # long ones takes these away. A stop is seen by the executor and in run.halted.
         self.push: Push | None = None
-        self.readable = True
+        self.readable = not self.run.handles
         self._short: Push | None = None  # of the loop, too
         self.closed = threading.Event()
         self.started = False
@@ -148,6 +148,7 @@ class Session:
             self._starter = threading.get_ident()
             run = self.run
             for kept, spec in zip(run.instances, self.plan.stages, strict=True):
+                kept.place(spec.options.placement)
                 kept.reset(shared=spec.shared)
             self.output.attach(run)
             if run.recorder is not None:
@@ -317,6 +318,7 @@ class Session:
             return reply.wait()
         finally:
             self.run.replies.discard(reply)
+            reply.give_up()
             self.close_if_asked()
 
     def read(self) -> Any:
@@ -392,7 +394,7 @@ class Session:
                 self._be_readable()
 
     def _be_readable(self) -> None:
-        self.readable = self.loop is None
+        self.readable = self.loop is None and not self.run.handles
         if self._stopping or self._orphan_of_fork:  # set before readable is cleared
             self.readable = False
 

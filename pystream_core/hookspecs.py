@@ -70,7 +70,8 @@ class ExecutorSpec(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementSpec(_Record):
-    """A placement that ``add(placement=name)`` can use; its factory takes no arguments."""
+    """A placement that ``add(placement=name)`` can use; its factory must do
+    without arguments, and may take the options of ``placement(name, **options)`` as keywords."""
 
 
 @dataclass(frozen=True, kw_only=True)

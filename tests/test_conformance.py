@@ -1,4 +1,7 @@
-"""Every executor keeps the same contract."""
+"""What the core itself provides keeps the contracts, and what counts leftovers counts them.
+
+Plugins run the same suites in their own tests.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,22 @@ import textwrap
 
 import pytest
 
-from pystream_core.testing import Census, executor_suite, frantic_switching, in_thread
+from pystream_core.testing import (
+    Census,
+    executor_suite,
+    in_thread,
+    placement_suite,
+)
 
 TestSerial = executor_suite("serial")
-TestThreads = executor_suite("threads")
 
 
-class TestFrantic(executor_suite("threads")):
-    """The same once more while the interpreter changes threads as often as it can."""
-
-    pytestmark = pytest.mark.soak
+class TestInline(placement_suite("inline", ends_stuck_calls=False)):
+    """The placement for tests keeps the contract, too."""
 
     @pytest.fixture(autouse=True)
-    def _frantic(self):
-        with frantic_switching():
-            yield
+    def _installed(self, inline_placement):
+        """A plugin provides it."""
 
 
 def test_the_census_sees_what_is_left(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pystream import (
     MAIN_PIPELINE_NAME,
+    SKIP,
     DuplicateStageName,
     InvalidStageName,
     Pipeline,
@@ -24,6 +25,8 @@ from pystream import (
     StageError,
     factory,
 )
+
+from pystream_core.testing import InlinePlacement
 
 
 class Unspeakable:
@@ -131,6 +134,32 @@ def child_with(**options: Any) -> Callable[[], Any]:
     return refuse
 
 
+def child_stage(stage: Any, *, mode: str = "serialize", **options: Any) -> Stage[Any]:
+    """A pipeline of one stage, as a stage."""
+    child = Pipeline()
+    child.add(stage, **options)
+    chosen: Pipeline = getattr(child, mode)()
+    return chosen.as_stage()
+
+
+def region_of(stage: Any, **options: Any) -> None:
+    """Place a pipeline in one piece."""
+    Pipeline().add(child_stage(stage, **options), "Child", placement="process")
+
+
+class Holds(Stage[Any]):
+    """A batching stage."""
+
+    def __call__(self, data: Any) -> Any:
+        return SKIP
+
+    def flush(self) -> Any:
+        return None
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     # Pipeline
     "generator is no function": (lambda: Pipeline([1]), r"stream\(source\)"),  # type: ignore[arg-type]
@@ -195,7 +224,20 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "pipeline with workers": (child_with(workers=2), "to the stages inside it"),
     "pipeline with retry": (child_with(on_error=Retry(1)), "to the stages inside it"),
     "pipeline with callable": (child_with(on_error=print), "to the stages inside it"),
-    "pipeline with placement": (child_with(placement="process"), "to the stages inside it"),
+    "parallel pipeline with placement": (
+        lambda: region_of(identity, mode="parallelize"),
+        r"not serial, so it cannot be placed as a whole: call its serialize\(\)",
+    ),
+    "placed pipeline with a generator": (lambda: region_of(generator), "'Stage_1' is a generator"),
+    "placed pipeline with batches": (lambda: region_of(Holds()), "'Stage_1' keeps items"),
+    "placed pipeline with a placement inside": (
+        lambda: region_of(identity, placement=InlinePlacement()),
+        "'Stage_1' cannot have a placement of its own",
+    ),
+    "placed pipeline within a pipeline with a generator": (
+        lambda: region_of(child_stage(generator)),
+        "'Stage_1' is a generator",
+    ),
     # add: the name
     "name empty": (add(identity, ""), "leave it out for Stage_1"),
     "name with two underscores": (add(identity, "a__b"), "single underscore"),

@@ -31,6 +31,7 @@ FLOORS: list[list[str]] = [
     ["_errors"],
     [
         "_graph",
+        "_handle",
         "_stage",
         "_ledger",
         "_branches",
@@ -45,7 +46,7 @@ FLOORS: list[list[str]] = [
     ["_observer", "_placement", "_lifecycle", "_executor", "_output"],
     ["_call", "_chain", "hookspecs"],
     ["_serial", "_input", "_results"],
-    ["_registry", "_session"],
+    ["_registry", "_region", "_session"],
     ["_pipeline"],
     ["__init__"],
 ]

@@ -297,11 +297,10 @@ def test_the_stricter_freshness_holds(nest, outer, inner):
         {"workers": 2},
         {"on_error": Retry(times=1)},
         {"on_error": lambda failure: None},
-        {"placement": "inline"},
     ],
 )
 def test_options_that_belong_to_stages_are_refused(nest, options):
-    """A pipeline cannot have workers, a retry, a callable or a placement as a whole."""
+    """A pipeline cannot have workers, a retry or a callable as a whole."""
     child = nest("serialize", increment)
     with pytest.raises(PlanError, match="stages inside it"):
         Pipeline().add(child.as_stage(), **options)

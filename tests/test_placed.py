@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from time import perf_counter_ns
@@ -18,7 +19,10 @@ from pystream_core import (
     StageError,
     WorkerLost,
 )
-from pystream_core.testing import PATIENCE, in_thread, wait_until
+from pystream_core._executor import Reply
+from pystream_core._graph import Gathered
+from pystream_core._handle import joined
+from pystream_core.testing import PATIENCE, Gate, Tracked, Tracker, in_thread, wait_until
 
 Choose = Callable[[Pipeline], Pipeline]
 
@@ -197,3 +201,93 @@ def test_the_times_of_calls_that_are_made_again_are_those_of_the_place(choose: C
     pipeline.run(["fail"])
     pipeline.cleanup()
     assert [end - start for _, _, _, _, start, end, _ in observer.spans] == [1, 1, 1]
+
+
+# -- handles ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["unread", "late"])
+def test_an_answer_that_nobody_takes_gives_its_handle_back(late: bool) -> None:
+    """Ctrl-C has sent the caller away, before or after the item was done."""
+    tracker = Tracker()
+    reply = Reply()
+    if late:
+        reply.give_up()
+    reply.settle(Tracked(tracker, 1))
+    if not late:
+        assert tracker.owned() == [1]
+        reply.give_up()
+    assert tracker.owned() == []
+    assert tracker.broken == []
+
+
+def test_what_is_left_in_a_stream_is_given_back(
+    tracked_placement: Tracker, pipelines: Callable[..., Pipeline]
+) -> None:
+    """Results that wait for a reader when the pipeline is stopped, and nobody reads on."""
+    pipeline = pipelines()
+    pipeline.add(lambda item: item, placement="tracked")
+    pipeline.parallelize()
+    results = pipeline.stream(range(1000))
+    assert next(results) == 0
+    assert wait_until(lambda: len(tracked_placement.owned()) >= 2)
+    pipeline.abort()
+    pipeline.cleanup()
+    assert wait_until(lambda: tracked_placement.owned() == [])
+    assert tracked_placement.broken == []
+
+
+def test_handles_without_placement_are_items() -> None:
+    """In a pipeline whose stages are all here, they are nobody's business."""
+    tracker = Tracker()
+    pipeline = Pipeline()
+    pipeline.add(lambda item: Tracked(tracker, item))
+    pipeline.serialize()
+    assert [type(result) for result in pipeline.stream([1])] == [Tracked]
+    assert tracker.owned() == [1]
+    pipeline.cleanup()
+
+
+def test_ctrl_c_in_a_call_gives_its_handle_back(
+    tracked_placement: Tracker, pipelines: Callable[..., Pipeline]
+) -> None:
+    """The item goes on to its end, and nobody is there to take the result."""
+    gate = Gate()
+    pipeline = pipelines()
+    pipeline.add(gate, placement="tracked")
+    stage = pipeline.parallelize().as_stage()
+    noticed = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        if not noticed.is_set():
+            noticed.set()
+            raise KeyboardInterrupt
+
+    def interrupt() -> None:  # again, since one just before a wait begins is not noticed in it
+        while gate.wait_entered() and not noticed.wait(0.5):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        interrupter = in_thread(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stage(1)
+        interrupter.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    gate.open()
+    pipeline.drain(PATIENCE)
+    assert pipeline.statistics().completed == tracked_placement.made == 1
+    assert tracked_placement.owned() == []
+
+
+def test_what_a_join_brings_together_is_owned_as_one() -> None:
+    """Its handles get an owner more and one less together; other parts are left alone."""
+    tracker = Tracker()
+    whole = joined(Gathered((0, 1)), {0: Tracked(tracker, "a"), 1: "b"})
+    whole.retain()
+    whole.release()
+    assert whole.resolve() == ("a", "b")
+    assert tracker.owned() == ["a"]
+    whole.release()
+    assert tracker.owned() == tracker.broken == []

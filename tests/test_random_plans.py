@@ -27,7 +27,15 @@ from pystream_core import (
     StageError,
     factory,
 )
-from pystream_core.testing import PATIENCE, broken_law, frantic_switching, in_thread, side_by_side
+from pystream_core.testing import (
+    PATIENCE,
+    Tracker,
+    broken_law,
+    frantic_switching,
+    in_thread,
+    side_by_side,
+    wait_until,
+)
 
 SMALL = settings(
     max_examples=40,
@@ -805,6 +813,22 @@ def one_for_one(level: Level) -> Level:
     return level
 
 
+def placed(level: Level) -> Level:
+    """The same plan with half of its stages placed where every result is a handle."""
+    for node in level.nodes:
+        if node.level is not None:
+            placed(node.level)
+        elif node.salt % 2 and not issubclass(node.kind, (Group, Coroutine)):
+            node.options["placement"] = "tracked"
+    return level
+
+
+def check_given_back(tracker: Tracker) -> None:
+    """Every handle so far has been released as often as it had owners."""
+    assert wait_until(lambda: tracker.owned() == []), tracker.owned()
+    assert tracker.broken == []
+
+
 ways = st.sampled_from(WAYS)
 rough_plans = (
     levels(rough=True),
@@ -834,6 +858,53 @@ def test_random_plans_give_each_caller_the_result_of_its_item(level, drawn, mode
 def test_random_plans_keep_the_law_however_they_end(level, drawn, mode, how, after):
     """Overflow, freshness limits, failures, aborts, readers that leave, mode changes."""
     check_rough(level, drawn, mode, how, after)
+
+
+def test_random_plans_give_every_handle_back(tracked_placement):
+    """With half of the stages placed: the same results, and no reference is left, however it
+    ends."""
+    check_handles(SMALL, tracked_placement)
+    assert tracked_placement.made > 1000
+
+
+def check_handles(how: settings, tracker: Tracker) -> None:
+    """As many plans of each sort as the settings say."""
+
+    @how
+    @given(levels().map(placed), items, items)
+    def regular(level, first, second):
+        compare_both(level, first, second)
+        check_given_back(tracker)
+
+    @how
+    @given(levels(rough=True).map(placed), *rough_plans[1:])
+    def rough(level, drawn, mode, how, after):
+        check_rough(level, drawn, mode, how, after)
+        check_given_back(tracker)
+
+    @how
+    @given(levels().map(stops).map(placed), items)
+    def stopping(level, drawn):
+        check_stopping(level, drawn)
+        check_given_back(tracker)
+
+    @how
+    @given(
+        levels().map(one_for_one).map(placed), items, st.sampled_from(["serialize", "parallelize"])
+    )
+    def called(level, drawn, mode):
+        check_calls(level, drawn, mode)
+        check_given_back(tracker)
+
+    for check in (regular, rough, stopping, called):
+        check()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_two_thousand_random_plans_give_every_handle_back(tracked_placement):
+    """The same for many plans."""
+    check_handles(FULL, tracked_placement)
 
 
 @pytest.mark.soak

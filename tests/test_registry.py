@@ -26,7 +26,7 @@ from pystream_core import (
     _registry as registry_module,
     factory,
 )
-from pystream_core._installed import _CORE_RANGE, Installed, _excludes
+from pystream_core._installed import _CORE_RANGE, Installed, excludes
 from pystream_core._options import check_keywords, parameters
 from pystream_core._registry import Registry, _Once
 
@@ -645,7 +645,7 @@ def test_the_item_is_no_option_of_a_stage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clause", "version", "excludes"),
+    ("clause", "version", "expected"),
     [
         (">=1.0", "1.0.0", False),
         (">=1.0.1", "1.0.0", True),
@@ -674,10 +674,10 @@ def test_the_item_is_no_option_of_a_stage() -> None:
     ],
 )
 def test_version_ranges_are_judged_only_when_they_are_plain(
-    clause: str, version: str, excludes: bool
+    clause: str, version: str, expected: bool
 ) -> None:
     """Numeric versions are compared; everything else counts as compatible."""
-    assert _excludes(clause, version) is excludes
+    assert excludes(clause, version) is expected
 
 
 def test_a_core_that_is_not_installed_suits_every_plugin(

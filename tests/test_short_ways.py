@@ -15,6 +15,9 @@ import pytest
 
 from pystream_core import (
     SKIP,
+    Envelope,
+    Feeding,
+    Observer,
     Pipeline,
     PipelineBusy,
     PipelineTerminated,
@@ -419,3 +422,54 @@ def test_a_serial_stream_is_not_closed_while_another_thread_is_inside() -> None:
     assert closer.wait().error is None
     assert isinstance(reader.wait().error, PipelineTerminated)
     assert broken_law(pipeline.statistics()) == []
+
+
+# -- what an executor does when a source is to stop ----------------------------------------------
+
+
+def test_a_feeding_that_stops_takes_nothing_from_its_source() -> None:
+    """Not even the next item."""
+    with serial(same) as pipeline:
+        pipeline.start()
+        session = pipeline._session
+        assert session is not None
+        feeding = Feeding()
+        feeding.stopping = True
+        source = iter([1])
+        session.executor.feed(source, feeding)
+        assert next(source) == 1
+        withdrawn = Envelope(1, wanted=feeding.wanted)
+        assert not session.executor.admit(withdrawn, None)
+    assert pipeline.statistics().admitted == 0
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_a_replacement_in_a_short_way_goes_on(observed: bool) -> None:
+    """To the stages behind and to the reader."""
+
+    def broken(item: int) -> int:
+        raise ValueError(item)
+
+    pipeline = Pipeline(observers=[Observer()] if observed else [])
+    pipeline.add(broken, on_error=lambda failure: -failure.item)
+    pipeline.add(lambda item: item * 2)
+    with pipeline.serialize():
+        assert pipeline.forward(3)
+        assert pipeline.get_results() == -6
+        assert list(pipeline.stream([4, 5])) == [-8, -10]
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_a_stop_between_two_results_is_told_to_the_reader(observed: bool) -> None:
+    """Of a serial stream, at its next step."""
+    pipeline = Pipeline(observers=[Observer()] if observed else [])
+    pipeline.add(same)
+    pipeline.serialize()
+    results = pipeline.stream(range(5))
+    assert next(results) == 0
+    session = pipeline._session
+    assert session is not None
+    session.run.halt("test")
+    with pytest.raises(PipelineTerminated, match="test"):
+        next(results)
+    pipeline.cleanup()

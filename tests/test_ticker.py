@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Any
 
@@ -200,3 +201,19 @@ def test_extreme_periods_can_be_counted(period: float) -> None:
     if period < 1:
         assert ticker.wait_tick()
     assert ticker.missed >= 0
+
+
+def test_a_wait_longer_than_any_is_waited_for_in_pieces() -> None:
+    """Of a period that no lock can wait for at once."""
+    clock = Clock()
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return clock.wait(seconds)
+
+    ticker = Ticker(TIMEOUT_MAX * 2.5, clock=clock, wait=wait)
+    assert ticker.wait_tick()
+    assert ticker.wait_tick()
+    assert waits[:2] == [TIMEOUT_MAX, TIMEOUT_MAX]
+    assert len(waits) == 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -122,8 +123,15 @@ def _module(page: Path) -> str:
 
 
 def _run(folder: Path, *arguments: str) -> str:
+    # pyright asks the first interpreter that it finds where packages are.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=150
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=150,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: it found something
     return done.stdout

@@ -7,6 +7,7 @@ import os
 import threading
 from multiprocessing import active_children
 from pathlib import Path
+from time import monotonic
 
 from ._waiting import wait_until
 
@@ -31,12 +32,13 @@ class Census:
         Waits at most ``grace`` seconds for threads and children to end, no longer than they
         take; garbage is collected before a descriptor counts as left.
         """
+        deadline = monotonic() + grace
         for thread in self._new_threads():
             if thread is not threading.current_thread():
-                thread.join(grace)
+                thread.join(max(0.0, deadline - monotonic()))
         if self._found():
             gc.collect()
-            wait_until(lambda: not self._found(), grace)
+            wait_until(lambda: not self._found(), max(0.0, deadline - monotonic()))
         return self._found()
 
     def _new_threads(self) -> list[threading.Thread]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -18,49 +18,17 @@ from .._pipeline import Pipeline
 from .._plan import Retry
 from .._stage import SKIP, Stage
 from ._stages import Raising, Recorder
-from ._suite import ExecutorSuite, double, increment, twice
+from ._suite import ExecutorSuite
+from ._suite_stages import (
+    Triples,
+    double,
+    expand_list,
+    increment,
+    increment_all,
+    slow_for_some,
+    twice,
+)
 from ._waiting import PATIENCE, in_thread, wait_until
-
-
-class Triples(Stage[Any]):
-    """Gives three items at a time as a tuple; at the end what there is.
-
-    Args:
-        max_wait: seconds, see Stage.
-        flush_error: raised by ``flush``.
-    """
-
-    def __init__(
-        self, max_wait: float | None = None, flush_error: BaseException | None = None
-    ) -> None:
-        self.max_wait = max_wait
-        self.flush_error = flush_error
-        self.items: list[Any] = []
-
-    def setup(self) -> None:
-        """Start empty."""
-        self.items = []
-
-    def __call__(self, data: Any) -> Any:
-        """The third item completes a batch."""
-        if data == "bad":
-            raise ValueError(data)
-        self.items.append(data)
-        return SKIP if len(self.items) < 3 else self._take()
-
-    def flush(self) -> Iterator[Any]:
-        """What is left."""
-        if self.flush_error is not None:
-            raise self.flush_error
-        if self.items:
-            yield self._take()
-
-    def cleanup(self) -> None:
-        """Nothing to do."""
-
-    def _take(self) -> tuple[Any, ...]:
-        items, self.items = self.items, []
-        return tuple(items)
 
 
 class AsyncRecorder(Stage):  # a bare Stage is one of Any, as users write it
@@ -226,16 +194,17 @@ class FlowSuite(ExecutorSuite):
             (increment, {"name": "a"}),
             (double, {"name": "b", "after": "expand"}),
             (lambda parts: iter(parts), {"name": "join", "after": ["a", "b"]}),
-            (expand_all, {"name": "again"}),
+            (expand_list, {"name": "again"}),
         )
         assert list(pipeline.stream([1, 2])) == [2, 2, 2.5, 3.0, 3, 4, 3.5, 5.0]
         statistics = pipeline.statistics()
         assert (statistics.spawned, statistics.expanded) == (4 + 8, 2 + 4)
 
     @pytest.mark.parametrize("outer", ["serialize", "as chosen"])
-    @pytest.mark.parametrize("inner", ["serialize", "parallelize"])
+    @pytest.mark.parametrize("inner", ["serialize", "as chosen"])
     def test_nested_pipelines_branch(self, outer: str, inner: str) -> None:
         """Several last stages of a nested pipeline give a dict to what follows it."""
+        self.needs("supports_branches")
         child = Pipeline()
         child.add(increment, "a")
         child.add(double, "b", after="a")
@@ -243,7 +212,8 @@ class FlowSuite(ExecutorSuite):
         self.made.append(child)
         main = Pipeline()
         main.add(double, "first")
-        main.add(getattr(child, inner)().as_stage(), "child")
+        self.turn(child) if inner == "as chosen" else child.serialize()
+        main.add(child.as_stage(), "child")
         main.add(increment, "beside", after="first")
         main.add(lambda parts: parts, "join", after=["child", "beside"])
         self.made.append(main)
@@ -664,26 +634,3 @@ class FlowSuite(ExecutorSuite):
         assert list(pipeline.stream(range(5))) == list(range(5))
         pipeline.cleanup()
         assert stage.events == ["setup", *["call"] * 15, "cleanup"]
-
-
-def slow_for_some(nth: int, then: Any = None) -> Callable[[int], Any]:
-    """A stage that negates its item (or gives ``then``), and takes a millisecond for every
-    nth one."""
-    never = threading.Event()
-
-    def stage(item: int) -> Any:
-        if item % nth == 0:
-            never.wait(0.001)
-        return -item if then is None else then
-
-    return stage
-
-
-def expand_all(items: Any) -> Iterator[Any]:
-    """A generator stage: the elements of the item."""
-    yield from items
-
-
-def increment_all(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Marked as seen."""
-    return (*items, "seen")

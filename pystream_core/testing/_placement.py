@@ -8,9 +8,10 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Final
 
+from .._errors import PlanError
 from .._placement import Placement
-from .._plan import StageSpec
-from .._stage import Stage
+from .._plan import StageSpec, flushes
+from .._stage import Stage, call_kind
 
 _END: Final = object()
 
@@ -63,7 +64,13 @@ class _Placed(Stage[Any]):
             self._stop()
 
     def _make(self) -> None:
-        self._stage = self._spec.make()
+        stage = self._spec.make()
+        if call_kind(stage) != self._spec.kind or flushes(stage) != self._spec.batching:
+            raise PlanError(
+                f"stage {self._spec.name!r} cannot be placed: what its factory makes is called in "
+                f"another way than a function. Add its class or the function itself"
+            )
+        self._stage = stage
         if isinstance(self._stage, Stage):
             self._stage.setup()
 

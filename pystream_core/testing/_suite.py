@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -31,77 +31,108 @@ from .._errors import (
     PlanError,
     StageError,
 )
+from .._executor import Envelope
 from .._ledger import Statistics
+from .._output import Output
 from .._pipeline import Pipeline
 from .._plan import Retry
 from .._stage import SKIP, Stage, factory
+from ._census import Census
+from ._conformance import Conformance
 from ._law import broken_law
-from ._stages import FAILURES, Gate, Opaque, Raising, Recorder, Recorders, Unprintable, skip_odd
-from ._waiting import PATIENCE, in_thread, side_by_side, wait_until
+from ._left_out import LEFT_OUT, SEE_THEIR_STAGES, can_be_placed, needed
+from ._rules import EXECUTOR_RULES
+from ._stages import FAILURES, Opaque, Raising, Recorder, Recorders, Unprintable, skip_odd
+from ._suite_stages import (
+    SourceError,
+    breaks_at_three,
+    call_each,
+    double,
+    expand_list,
+    has_length,
+    increment,
+    increment_opaque,
+    loop_threads,
+    loop_waits_for_room,
+    many,
+    picky,
+    same,
+    seen_by,
+    slow_now_and_then,
+    slow_stage,
+    twice,
+    twice_opaque,
+)
+from ._waiting import PATIENCE, frantic_switching, in_thread, side_by_side, wait_until
 
 PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
-def double(item: Any) -> Any:
-    """Twice the item."""
-    return item * 2
-
-
-def increment(item: Any) -> Any:
-    """The item and one."""
-    return item + 1
-
-
-def twice(item: Any) -> Iterator[Any]:
-    """A generator stage: the item, then the item and 0.5."""
-    yield item
-    yield item + 0.5
-
-
-class SourceError(Exception):
-    """What a broken source raises."""
-
-
-class ExecutorSuite:
+class ExecutorSuite(Conformance):
     """One executor's conformance tests.
 
     Attributes:
         executor: its name.
         options: its options.
         side_by_side: it has workers of its own; False: items run in the caller's thread.
+        placement: the name of a placement for all stages that it takes, else None. The tests that
+            look at their stages through shared objects are left out then.
+        supports_branches: stages with several followers or feeders (``after=``).
+        supports_generators: stages that make several items of one.
+        supports_batching: stages with ``flush``.
+        supports_coroutines: stages that are coroutine functions.
+        supports_workers: ``workers`` above 1.
+        supports_overflow: ``drop_oldest`` and ``drop_newest``. (Without workers of its own an
+            executor has no channels that could be full, and need not refuse them.)
+        supports_max_age: items that expire.
+
+    What a switch that is False says is left out has to be refused with a ``PlanError`` that names
+    the stage and what is not supported: when the mode is chosen, or by ``start``.
     """
 
     executor: ClassVar[str] = ""
     options: ClassVar[dict[str, Any]] = {}
     side_by_side: ClassVar[bool] = True
+    placement: ClassVar[str | None] = None
+    supports_branches: ClassVar[bool] = True
+    supports_generators: ClassVar[bool] = True
+    supports_batching: ClassVar[bool] = True
+    supports_coroutines: ClassVar[bool] = True
+    supports_workers: ClassVar[bool] = True
+    supports_overflow: ClassVar[bool] = True
+    supports_max_age: ClassVar[bool] = True
+
+    rules = EXECUTOR_RULES
+    switches: ClassVar[Mapping[str, str]] = {
+        "side_by_side": "workers of its own",
+        "supports_branches": "after",
+        "supports_generators": "generator",
+        "supports_batching": "flush",
+        "supports_coroutines": "coroutine",
+        "supports_workers": "workers",
+        "supports_overflow": "overflow",
+        "supports_max_age": "max_age",
+    }
 
     # -- building ----------------------------------------------------------------------
 
     @pytest.fixture(autouse=True)
-    def _made(self) -> Iterator[None]:
-        """Clean up every pipeline of the test, and check its ledger."""
-        self.made: list[Pipeline] = []
-        self.gates: list[Gate] = []
-        yield
-        for gate in self.gates:
-            gate.open()
-        for pipeline in self.made:
-            pipeline.abort()
-            try:
-                pipeline.cleanup()
-            except CleanupError:
-                pass
-        for pipeline in self.made:
-            session = pipeline._session
-            if session is not None:
-                feeders = session.run.plan.graph.feeders
-                assert broken_law(pipeline.statistics(), feeders) == []
+    def _seen(self, request: pytest.FixtureRequest) -> None:
+        """With a placement, leave out the tests that would see nothing of their stages."""
+        if self.placement is not None and request.function.__name__ in SEE_THEIR_STAGES:
+            pytest.skip("it looks at its stages through shared objects")
 
     def pipeline(self, *stages: Any, generate: Any = None, **modes: Any) -> Pipeline:
-        """A pipeline in its mode; a stage may come with its options, ``(stage, options)``."""
+        """A pipeline in its mode; a stage may come with its options, ``(stage, options)``.
+
+        Leaves the test out when the executor says that it does not support one of them.
+        """
         pipeline = Pipeline(generate)
         for stage in stages:
             given, options = stage if isinstance(stage, tuple) else (stage, {})
+            self.needs(*needed(given, options))
+            if self.placement is not None and can_be_placed(given, self.placement):
+                options = {"placement": self.placement, **options}
             pipeline.add(given, **options)
         self.made.append(pipeline)
         return self.turn(pipeline, **modes)
@@ -112,15 +143,33 @@ class ExecutorSuite:
             return pipeline.serialize()
         return pipeline.parallelize(executor=self.executor, **modes, **self.options)
 
-    def gate(self, *args: Any, **options: Any) -> Gate:
-        """A gate that is opened at the end in any case."""
-        self.gates.append(Gate(*args, **options))
-        return self.gates[-1]
+    def workers(self, number: int) -> int:
+        """So many workers, or one for an executor that does not support them: where they are
+        beside the point."""
+        return number if self.supports_workers else 1
 
     def needs_workers(self) -> None:
         """Leave the test out for an executor that runs items in the caller's thread."""
         if not self.side_by_side:
             pytest.skip("it has no workers of its own")
+
+    # -- what is left out --------------------------------------------------------------
+
+    def test_what_is_left_out_is_refused(self) -> None:
+        """Not ignored: a PlanError names the stage and what is not supported."""
+        left_out = [switch for switch in LEFT_OUT if not getattr(self, switch)]
+        if not self.side_by_side and "supports_overflow" in left_out:
+            left_out.remove("supports_overflow")
+        if not left_out:
+            pytest.skip("nothing is left out")
+        for switch in left_out:
+            pipeline = Pipeline()
+            for stage, options in LEFT_OUT[switch]:
+                pipeline.add(stage, **options)
+            self.made.append(pipeline)
+            with pytest.raises(PlanError, match=self.switches[switch]) as caught:
+                self.turn(pipeline).start()
+            assert "MainPipeline__Unsupported" in str(caught.value)
 
     def fail(self, pipeline: Pipeline, item: Any = 0) -> StageError:
         """Forward an item that fails under "stop"; what is raised."""
@@ -228,6 +277,18 @@ class ExecutorSuite:
         statistics = pipeline.statistics()
         assert (statistics.expanded, statistics.spawned) == (50 + 100 + 100, 100 + 100 + 200)
 
+    def test_outputs_are_handed_on_as_they_are_made(self) -> None:
+        """Each output goes on before the next one is made."""
+        seen: list[int] = []
+
+        def makes(item: int) -> Iterator[int]:
+            for number in range(3):
+                assert wait_until(lambda: len(seen) >= number)  # noqa: B023
+                yield number
+
+        pipeline = self.pipeline(makes, seen_by(seen))
+        assert list(pipeline.stream([0])) == [0, 1, 2]
+
     def test_a_generator_stage_may_give_nothing(self) -> None:
         """A parent without outputs is expanded into none."""
         pipeline = self.pipeline(lambda n: range(n % 3), expand_list)
@@ -333,6 +394,27 @@ class ExecutorSuite:
         results = list(pipeline.stream(range(200)))
         expected = [2 * n for n in range(200) if n % 3 and n % 5]
         assert (results if ordered else sorted(results)) == expected
+
+    def test_results_are_handed_over_one_at_a_time(self) -> None:
+        """The output is called by one worker at a time, unordered ones too."""
+        pipeline = self.pipeline((slow_stage, {"workers": 4, "ordered": False}))
+        busy = watch_output(pipeline)
+        assert sorted(pipeline.stream(range(60))) == list(range(60))
+        assert busy == []
+
+    def test_callers_side_by_side_keep_the_order_of_admission(self) -> None:
+        """Items from several threads reach the first stage in the order of their numbers."""
+        seen: list[int | None] = []
+
+        def note(failure: StageError) -> Any:
+            seen.append(failure.seq)
+            return SKIP
+
+        pipeline = self.pipeline((Raising(), {"on_error": note}), input_timeout=30)
+        with frantic_switching():
+            side_by_side(lambda _: [pipeline.forward(n) for n in range(100)], 8)
+        pipeline.drain(PATIENCE)
+        assert seen == list(range(800))
 
     # -- bounds ------------------------------------------------------------------------
 
@@ -624,7 +706,8 @@ class ExecutorSuite:
         """Setup, calls and cleanup of a worker's stage happen once, in its own thread."""
         recorders = Recorders()
         single = Recorder()
-        pipeline = self.pipeline((factory(recorders), {"workers": 3}), single)
+        workers = self.workers(3)
+        pipeline = self.pipeline((factory(recorders), {"workers": workers}), single)
         list(pipeline.stream(range(60)))
         pipeline.cleanup()
         for one in (*recorders.made, single):
@@ -632,7 +715,7 @@ class ExecutorSuite:
             assert len(one.setups) == len(one.cleanups) == 1
             assert len({*one.setups, *one.calls, *one.cleanups}) == 1
         assert single.calls[0] != threading.get_ident() or not self.side_by_side
-        assert len(recorders.made) == (3 if self.side_by_side else 1)
+        assert len(recorders.made) == (workers if self.side_by_side else 1)
 
     @pytest.mark.parametrize("how", ["idle", "failed", "aborted", "busy"])
     def test_cleanup_happens_once(self, how: str) -> None:
@@ -735,7 +818,7 @@ class ExecutorSuite:
 
     def test_drain_waits_for_everything(self) -> None:
         """When drain returns nothing is in flight; the pipeline goes on."""
-        pipeline = self.pipeline(slow_stage, twice, (slow_stage, {"workers": 2}))
+        pipeline = self.pipeline(slow_stage, (slow_stage, {"workers": self.workers(2)}))
         for n in range(20):
             pipeline.forward(n)
         pipeline.drain(PATIENCE)
@@ -784,6 +867,52 @@ class ExecutorSuite:
         assert statistics.completed == 0
         assert sum(statistics.dropped.values()) == statistics.admitted
 
+    def test_what_was_called_back_is_not_worked_on(self) -> None:
+        """After an abort no stage gets another item, at whatever stage they were."""
+        self.needs_workers()
+        gate = self.gate()
+        before, behind = Recorder(gate), Recorder()
+        pipeline = self.pipeline((before, {"capacity": 4}), behind)
+        for item in range(4):
+            pipeline.forward(item)
+        assert gate.wait_entered()
+        pipeline.abort()
+        pipeline.abort()
+        gate.open()
+        pipeline.cleanup()
+        assert (len(before.calls), len(behind.calls)) == (1, 0)
+
+    def test_an_offer_that_is_withdrawn_is_let_go(self) -> None:
+        """A loop that is stopped while it waits for room does not admit its item later."""
+        self.needs_workers()
+        gate = self.gate()
+        made: list[int] = []
+
+        def generate() -> int:
+            made.append(len(made))
+            return made[-1]
+
+        first = (gate, {"capacity": 1})
+        pipeline = self.pipeline(first, double, generate=generate, input_timeout=math.inf)
+        pipeline.start_loop(0.001)
+        assert wait_until(lambda: len(made) == 3)
+        assert wait_until(loop_waits_for_room)
+        pipeline.stop_loop()
+        admitted = pipeline.statistics().admitted
+        gate.open()
+        pipeline.drain(PATIENCE)
+        assert pipeline.statistics().admitted == admitted == gate.entered == 2
+
+    def test_nothing_is_left_behind(self) -> None:
+        """After cleanup there is no thread, child process or descriptor more than before."""
+        before = Census()
+        for stop in ("cleanup", "abort"):
+            pipeline = self.pipeline(Recorder(), increment, (double, {"workers": self.workers(3)}))
+            pipeline.run(range(10))
+            getattr(pipeline, stop)()
+            pipeline.cleanup()
+        assert before.left(grace=0.3) == []
+
     def test_abort_releases_whoever_waits(self) -> None:
         """Calls that wait in forward and get_results raise at once."""
         self.needs_workers()
@@ -825,7 +954,9 @@ class ExecutorSuite:
         """Within 50 ms, best of three."""
         took = []
         for _ in range(3):
-            pipeline = self.pipeline(increment, Recorder(), (increment, {"workers": 4}))
+            pipeline = self.pipeline(
+                increment, Recorder(), (increment, {"workers": self.workers(4)})
+            )
             pipeline.run(range(3))
             begin = monotonic()
             pipeline.cleanup()
@@ -850,16 +981,20 @@ class ExecutorSuite:
         assert list(pipeline.stream([1, 2])) == [2, 3]
 
     @pytest.mark.usefixtures("hurried")
+    @pytest.mark.parametrize("items", [0, 2], ids=["first item", "later item"])
     def test_a_stage_that_does_not_return_is_left_behind(
-        self, caplog: pytest.LogCaptureFixture
+        self, caplog: pytest.LogCaptureFixture, items: int
     ) -> None:
         """cleanup names it, ends, and counts its item as abandoned; when it does come back its
         stage is cleaned up."""
-        gate = self.gate()
+        gate = self.gate(holds=lambda item: item == "stuck")
         stuck, other = Recorder(gate), Recorder()
-        pipeline = self.pipeline((stuck, {"name": "Stuck"}), other, stuck_timeout=0.1)
-        call = in_thread(lambda: pipeline.forward(1))
-        assert gate.wait_entered()
+        pipeline = self.pipeline(same, (stuck, {"name": "Stuck"}), other, stuck_timeout=0.1)
+        for item in range(items):
+            assert pipeline.forward(item)
+            pipeline.drain(PATIENCE)
+        call = in_thread(lambda: pipeline.forward("stuck"))
+        assert gate.wait_entered(items + 1)
         begin = monotonic()
         pipeline.cleanup(timeout=0)
         assert monotonic() - begin < 3.5
@@ -1001,10 +1136,10 @@ class ExecutorSuite:
             finally:
                 closed.append(True)
 
-        pipeline = self.pipeline(increment, twice, (double, {"workers": 2}))
+        pipeline = self.pipeline(increment, double, (double, {"workers": self.workers(2)}))
         for again in range(3):
             results = pipeline.stream(source())
-            assert [next(results) for _ in range(3)] == [2, 3, 4]
+            assert [next(results) for _ in range(3)] == [4, 8, 12]
             results.close()
             results.close()
             assert wait_until(functools.partial(has_length, closed, again + 1))
@@ -1012,10 +1147,10 @@ class ExecutorSuite:
             assert broken_law(pipeline.statistics()) == []
             assert set(pipeline.statistics().dropped) <= {"reader left"}
         assert pipeline.get_results() is None
-        assert list(pipeline.stream([1])) == [4, 5]
+        assert list(pipeline.stream([1])) == [8]
         assert pipeline.forward(1)
         pipeline.drain(PATIENCE)
-        assert pipeline.get_results() == 5
+        assert pipeline.get_results() == 8
 
     def test_an_input_generator_survives_a_stream_left_early(self) -> None:
         """The next stream or forward goes on with it."""
@@ -1131,7 +1266,9 @@ class ExecutorSuite:
 
     def test_direct_calls_give_each_its_own_result(self) -> None:
         """stage(x) from many threads: every caller gets the result of its own item."""
-        stage = self.pipeline(increment, (double, {"workers": 3}), skip_odd, increment).as_stage()
+        stage = self.pipeline(
+            increment, (double, {"workers": self.workers(3)}), skip_odd, increment
+        ).as_stage()
 
         def call(number: int) -> bool:
             items = range(number * 1000, number * 1000 + 60)
@@ -1246,7 +1383,7 @@ class ExecutorSuite:
     def test_a_new_mode_takes_the_stages_over(self, other: str) -> None:
         """Choosing again drains the earlier mode and hands its stages on, still set up."""
         stage, recorders = Recorder(slow_now_and_then), Recorders()
-        pipeline = self.pipeline(stage, (factory(recorders), {"workers": 2}))
+        pipeline = self.pipeline(stage, (factory(recorders), {"workers": self.workers(2)}))
         for n in range(5):
             pipeline.forward(n)
         first = pipeline.statistics
@@ -1276,7 +1413,7 @@ class ExecutorSuite:
     def test_start_and_stop_again_and_again(self) -> None:
         """Many lives of one pipeline: each sets up and cleans up once."""
         stage = Recorder()
-        pipeline = self.pipeline(stage, (increment, {"workers": 2}))
+        pipeline = self.pipeline(stage, (increment, {"workers": self.workers(2)}))
         for life in range(1, 21):
             assert list(pipeline.stream([1, 2])) == [2, 3]
             pipeline.cleanup()
@@ -1287,7 +1424,9 @@ class ExecutorSuite:
 
     def test_any_number_of_threads_may_call(self) -> None:
         """forward, get_results and statistics from 16 threads at once, then cleanup."""
-        pipeline = self.pipeline(increment, (double, {"workers": 2}), input_timeout=30)
+        pipeline = self.pipeline(
+            increment, (double, {"workers": self.workers(2)}), input_timeout=30
+        )
 
         def use(number: int) -> int:
             forwarded = 0
@@ -1365,81 +1504,25 @@ class ExecutorSuite:
             pipeline.start()
 
 
-# -- stages of this suite --------------------------------------------------------------
+def watch_output(pipeline: Pipeline) -> list[int]:
+    """Notes the items that come to the output while it still takes another one; before the
+    start."""
+    busy: list[int] = []
+    lock = threading.Lock()
 
+    class Watched(Output):
+        def __call__(self, envelope: Envelope) -> None:
+            if not lock.acquire(blocking=False):
+                busy.append(envelope.seq)
+                super().__call__(envelope)
+                return
+            try:
+                threading.Event().wait(0.0005)
+                super().__call__(envelope)
+            finally:
+                lock.release()
 
-def twice_opaque(item: Opaque) -> Iterator[Opaque]:
-    """A generator stage for opaque items."""
-    yield item
-    yield Opaque(item.value)
-
-
-def increment_opaque(item: Opaque) -> Opaque:
-    """A new opaque item."""
-    return Opaque(item.value + 1)
-
-
-def expand_list(items: Any) -> Iterator[Any]:
-    """A generator stage: the elements of the item."""
-    yield from items
-
-
-def breaks_at_three(item: int) -> Iterator[int]:
-    """A generator stage that raises after three outputs."""
-    for number in range(item):
-        if number == 3:
-            raise ValueError("too far")
-        yield number
-
-
-def many(item: int) -> Iterator[int]:
-    """A generator stage with as many outputs as the item says."""
-    for number in range(item % 40):
-        yield item * 100 + number
-
-
-def picky(item: Any) -> Any:
-    """Filters multiples of three, raises for other multiples of five."""
-    if item % 3 == 0:
-        return SKIP
-    if item % 5 == 0:
-        raise ValueError("five")
-    return item
-
-
-def slow_stage(item: Any) -> Any:
-    """Takes about a millisecond."""
-    threading.Event().wait(0.001)
-    return item
-
-
-def slow_now_and_then(item: Any) -> Any:
-    """Takes about a millisecond for every seventh item."""
-    return slow_stage(item) if item % 7 == 0 else item
-
-
-def loop_threads() -> list[threading.Thread]:
-    """The loops that are alive."""
-    return [each for each in threading.enumerate() if each.name == "pystream-loop"]
-
-
-def call_each(functions: list[Callable[[], None]]) -> int:
-    """Call them, and count them."""
-    for function in functions:
-        function()
-    return len(functions)
-
-
-def has_length(items: list[Any], length: int) -> bool:
-    """Whether there are that many."""
-    return len(items) == length
-
-
-def seen_by(seen: list[Any]) -> Callable[[Any], Any]:
-    """A stage that notes every item."""
-
-    def note(item: Any) -> Any:
-        seen.append(item)
-        return item
-
-    return note
+    session = pipeline._session
+    assert session is not None
+    session.output.__class__ = Watched
+    return busy

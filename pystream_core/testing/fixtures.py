@@ -8,24 +8,45 @@ In the ``conftest.py`` at the root of a project::
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from .. import _registry, _session
+from .._errors import PluginNotFound
 from .._pipeline import Pipeline
 from .._registry import Registry
 from ._census import Census
 from ._clock import ManualClock
+from ._handles import Tracker
 
 _PLUGIN = """
 from pystream_core import PlacementSpec, hookimpl
+from pystream_core.testing import InlinePlacement, Tracker
+
+tracker = Tracker()
 
 @hookimpl
 def pystream_placements():
-    return [PlacementSpec(name="inline", factory="pystream_core.testing:InlinePlacement")]
+    return [PlacementSpec(name={name!r}, factory="{module}:{factory}")]
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the rule that a failed test of a conformance suite stands for."""
+    report = yield
+    name = getattr(item, "originalname", None)
+    rules = getattr(getattr(item, "cls", None), "rules", ())
+    if report.failed:
+        broken = [f"{rule.name}: {rule.text}" for rule in rules if name in rule.tests]
+        if broken:
+            report.sections.append(("the rule", "\n".join(broken)))
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +87,48 @@ def pipelines() -> Iterator[Callable[..., Pipeline]]:
         each.cleanup()
 
 
+@pytest.fixture(scope="session")
+def process_placement() -> str:
+    """The placement ``"process"``, where it is installed. What it keeps until the interpreter
+    ends is made here, before any test counts what is left behind."""
+    pipeline = Pipeline()
+    try:
+        pipeline.add(abs, placement="process")
+        list(pipeline.serialize().stream([1]))
+    except PluginNotFound as error:
+        pytest.skip(str(error))
+    finally:
+        pipeline.cleanup()
+    return "process"
+
+
 @pytest.fixture
 def inline_placement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a placement that an installed plugin provides, for ``add(placement=…)``."""
-    site = tmp_path / "site"
-    info = site / "acme_inline-1.0.dist-info"
+    _install("inline", "InlinePlacement", tmp_path / "site", monkeypatch)
+    return "inline"
+
+
+@pytest.fixture
+def tracked_placement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    """Installs a placement named "tracked", every result of which is a handle; what has become of
+    those."""
+    module = _install("tracked", "tracker.placement", tmp_path / "tracked", monkeypatch)
+    tracker: Tracker = importlib.import_module(module).tracker
+    return tracker
+
+
+def _install(name: str, factory: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Install a plugin that provides a placement; the name of its module."""
+    module = f"acme_{name}_plugin"
+    info = site / f"acme_{name}-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-inline\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[pystream]\ninline = acme_inline_plugin\n")
-    (site / "acme_inline_plugin.py").write_text(_PLUGIN)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[pystream]\n{name} = {module}\n")
+    (site / f"{module}.py").write_text(_PLUGIN.format(name=name, module=module, factory=factory))
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delitem(sys.modules, module, raising=False)
     importlib.invalidate_caches()
     fresh = Registry()
     monkeypatch.setattr(_registry, "registry", lambda: fresh)
-    return "inline"
+    return module

@@ -18,6 +18,7 @@ from pystream_core import (
     DuplicateStageName,
     InvalidStageName,
     Pipeline,
+    Placement,
     PlanError,
     PluginNotFound,
     PyStreamError,
@@ -28,7 +29,7 @@ from pystream_core import (
     registry,
 )
 
-from ._file import PipelineFile, SourceTable, StageTable, read
+from ._file import PipelineFile, PlacementTable, SourceTable, StageTable, read
 from ._mistakes import BadFile, Mistakes, key_lines
 from ._options import signature
 
@@ -306,12 +307,33 @@ def _resolve(options: dict[str, Any], table: StageTable, mistakes: Mistakes) -> 
                 called=table.called,
             )
         options["on_error"] = found
-    placement = options.get("placement")
-    if placement is not None:
-        try:
-            registry().placement(placement)
-        except PyStreamError as error:
-            mistakes.add((*table.place, "placement"), str(error), called=table.called)
+    if "placement" in options:
+        place = (*table.place, "placement")
+        options["placement"] = _placement(options["placement"], place, table.called, mistakes)
+
+
+def _placement(
+    given: str | PlacementTable, place: tuple[str | int, ...], called: str, mistakes: Mistakes
+) -> str | Placement | None:
+    """What the core gets; None when something is wrong with it."""
+    name, options = (given, {}) if isinstance(given, str) else (given.use, dict(given.options))
+    try:
+        make = registry().placement(name)
+    except PyStreamError as error:
+        mistakes.add(place, str(error), called=called)
+        return None
+    if isinstance(given, str):
+        return given
+    wrong = signature(make, item=False).wrong(options)
+    for option, message in wrong:
+        mistakes.add((*place, option), message, called=called)
+    if wrong:
+        return None
+    try:
+        return make(**options)
+    except PyStreamError as error:
+        mistakes.add(place, str(error), called=called)
+        return None
 
 
 def _stage(table: StageTable, mistakes: Mistakes) -> Any:
@@ -455,11 +477,10 @@ def _choose_mode(
         return
     settings = dict(file.pipeline.settings)
     if "placement" in settings:
-        try:
-            registry().placement(settings["placement"])
-        except PyStreamError as error:
-            mistakes.add(("pipeline", "placement"), str(error))
+        found = _placement(settings["placement"], ("pipeline", "placement"), "", mistakes)
+        if found is None:
             return
+        settings["placement"] = found
     try:
         pipeline.parallelize(executor=name, **settings, **options)
     except PyStreamError as error:

@@ -27,6 +27,7 @@ else:
 HERE: Final = "{here}"
 """In texts of a pipeline file: the folder of that file."""
 
+_A_PLACEMENT: Final = 'the name of a placement, or with options {use = "process", timeout = 2.0}'
 _TABLES: Final = ("pipeline", "source", "stage")
 _RETRY: Final = ("retry", "backoff", "then")
 
@@ -39,7 +40,7 @@ _ALLOWED: Final[Mapping[str, str]] = {
     "on_error": '"stop", "skip", {retry = 3, backoff = 0.1, then = "skip"} or "module:attr" '
     "of a function",
     "max_age": "seconds above 0",
-    "placement": "the name of a placement",
+    "placement": _A_PLACEMENT,
     "after": "the name of a stage, or a list of at least one",
 }
 ADD_OPTIONS: Final = tuple(each.name for each in dataclasses.fields(StageOptions))
@@ -52,6 +53,14 @@ _SLIPS: Final[Mapping[str, str]] = {
     "Invalid value": ": text stands in quotes, true and false have small letters",
     "Cannot overwrite a value": ": this key is given twice",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementTable:
+    """A placement with options."""
+
+    use: str
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +234,9 @@ def _pipeline(table: Mapping[str, Any], mistakes: Mistakes) -> PipelineTable:
         allowed, fits = _PIPELINE[key]
         if not fits(value):
             mistakes.add(place, f"must be {allowed}, not {shown(value)}")
-        elif key in ("drain_timeout", "stuck_timeout", "placement"):
+        elif key == "placement":
+            settings[key] = _placement(value)
+        elif key in ("drain_timeout", "stuck_timeout"):
             settings[key] = value
         else:
             fields[key] = tuple(value) if isinstance(value, list) else value
@@ -234,6 +245,15 @@ def _pipeline(table: Mapping[str, Any], mistakes: Mistakes) -> PipelineTable:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+def _placement(value: object) -> str | PlacementTable | None:
+    """A placement as the file gives it; None when it is neither a name nor such a table."""
+    if isinstance(value, dict):
+        options = dict(value)
+        use = options.pop("use", None)
+        return PlacementTable(use=use.strip(), options=options) if _is_name(use) else None
+    return str(value) if _is_name(value) else None
 
 
 def _is_seconds(value: object) -> bool:
@@ -248,7 +268,7 @@ _PIPELINE: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         "a list of names of observers",
         lambda value: isinstance(value, list) and all(map(_is_name, value)),
     ),
-    "placement": ("the name of a placement", _is_name),
+    "placement": (_A_PLACEMENT, lambda value: _placement(value) is not None),
     "drain_timeout": ("seconds from 0", _is_seconds),
     "stuck_timeout": ("seconds from 0", _is_seconds),
     "options": ("a table of the executor's options", lambda value: isinstance(value, dict)),
@@ -359,6 +379,11 @@ def _add_option(
             return _retry(place, value, mistakes, called)
         if isinstance(value, str) and ":" in value:
             return value
+    if key == "placement" and isinstance(value, dict):
+        found = _placement(value)
+        if found is None:
+            mistakes.add(place, f"must be {_ALLOWED[key]}, not {shown(given)}", called=called)
+        return found
     if key == "after":
         value = tuple(value) if isinstance(value, list) else (value,)
     try:

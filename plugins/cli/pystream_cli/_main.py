@@ -160,7 +160,8 @@ def run(
     use = "my_stages:Count"       # modules are looked for in that folder too
     name = "count"
     workers = 2                   # also: ordered, capacity, overflow, on_error,
-                                  # max_age, placement
+                                  # max_age, placement = "process", or with
+                                  # options: { use = "process", timeout = 2.0 }
     after = "other"               # the stage, or list of stages, that it follows;
                                   # left out: the one before
     letters = "abc"               # an option of the stage itself
@@ -298,6 +299,89 @@ def profile(run: str | None, folder: str | None, as_json: bool) -> None:
         else:
             print_heading(_stdout(), one)
             print_profile(_stdout(), found)
+
+
+@cli.command()
+@click.argument("distribution")
+@_json_option
+@_debug_option
+@click.pass_context
+def check(ctx: click.Context, distribution: str, as_json: bool) -> None:
+    """Check an installed plugin for what its users rely on.
+
+    DISTRIBUTION is the name that pip knows it by, such as acme-blur. It may be installed from its
+    sources: python -m pip install -e .
+
+    What it provides is imported in an interpreter of its own. The same checks are tests with
+    pystream_core.testing.plugin_suite("acme-blur").
+
+    Exit codes: 0 all passed, 1 something is wrong, 2 there is no such distribution.
+    """
+    from pystream_core.testing import check_plugin
+
+    from ._check import checks_json, print_checks
+
+    with _log(), _reported_as_json(as_json):
+        checks = check_plugin(distribution)
+    if as_json:
+        from ._json import print_json
+
+        print_json(checks_json(distribution, checks))
+    else:
+        print_checks(_stdout(width=100), distribution, checks)
+    ctx.exit(0 if all(each.passed for each in checks) else 1)
+
+
+@cli.command()
+@click.argument("kind", metavar="KIND")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    help="Where the new folder is made.  [default: the current folder]",
+)
+@click.option("--author", metavar="TEXT", help='Who wrote it.  [default: "The NAME developers"]')
+@click.option(
+    "--license",
+    "license_name",
+    type=click.Choice(["MIT", "none"], case_sensitive=False),
+    default="MIT",
+    help="Under which licence it is.  [default: MIT]",
+)
+@_json_option
+@_debug_option
+def new(
+    kind: str, name: str, folder: Path, author: str | None, license_name: str, as_json: bool
+) -> None:
+    """Write a new plugin that passes its own tests.
+
+    KIND is what it provides: stage, executor, placement or observer. NAME is that of the
+    distribution, a prefix of your own and what it is: `pystream new stage acme-blur` writes the
+    folder acme-blur with the stage acme.blur.
+
+    It is complete: code to change, tests with the conformance suite, an example, what pip and PyPI
+    need. An existing folder is left alone.
+
+    Exit codes: 0 written, 1 the disk refused it, 2 no such kind or a name that is not legal.
+    """
+    from ._new import plan_project, write_project
+
+    with _reported_as_json(as_json):
+        project = plan_project(kind, name)
+        written = write_project(project, folder, author=author, license_name=license_name)
+    if as_json:
+        from ._json import print_json
+
+        print_json(written)
+        return
+    click.echo(f"Wrote the {written.kind} {written.name} to {written.folder}:\n")
+    for each in written.files:
+        click.echo(f"  {each}")
+    click.echo("\nNext:\n")
+    for command in written.commands:
+        click.echo(f"  {command}")
 
 
 def enter(arguments: Sequence[str] | None) -> None:

@@ -289,6 +289,27 @@ use = "acme.blur"
             "takes no options",
         ),
         (f'[pipeline]\nplacement = "x"\n{SOURCE}', "pipeline.placement", "'x'"),
+        (f"[pipeline]\nplacement = {{ x = 1 }}\n{SOURCE}", "pipeline.placement", 'use = "process"'),
+        (
+            f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = {{ timeout = 1 }}',
+            "stage[1].placement (pace)",
+            'use = "process"',
+        ),
+        (
+            f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = {{ use = "process", timeuot = 1 }}',
+            "stage[1].placement.timeuot (pace)",
+            "did you mean 'timeout'?",
+        ),
+        (
+            f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = {{ use = "process", timeout = -1 }}',
+            "stage[1].placement (pace)",
+            "timeout must be seconds above 0",
+        ),
+        (
+            f'{SOURCE}[[stage]]\nuse = "pace"\nplacement = {{ use = "elsewhere", x = 1 }}',
+            "stage[1].placement (pace)",
+            "no installed plugin provides the placement",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_what_is_right(project, text, key, message):

@@ -37,6 +37,7 @@ from ._wire import (
     NEXT,
     NOTED,
     NUMBERS,
+    PLAIN,
     RAISED,
     SEGMENT,
     SETUP,
@@ -95,14 +96,14 @@ class Child:
 
     def _answer(self, message: Message) -> None:
         """Do what is asked and say what came of it. Nothing of it is held afterwards."""
-        kind, parts = END, []
+        kind, parts = END, list[Part]()
         self._start = perf_counter_ns()
         end = 0
         try:
             value = self._tasks[message.kind](message)
             end = perf_counter_ns()
             if value is not _NO_MORE:
-                kind, parts = VALUE, self._packed(value)
+                kind, parts = self._packed(value)
         except (ParentGone, ConnectionError):
             raise
         except BaseException as error:
@@ -111,9 +112,10 @@ class Child:
         value = message = None  # type: ignore[assignment]  # else they count as still looked at
         self._send(kind, parts, self._start, end)
 
-    def _packed(self, value: Any) -> list[Part]:
+    def _packed(self, value: Any) -> tuple[int, list[Part]]:
+        """A result as a message: what lies in shared memory and is plain can stay there."""
         try:
-            return pack(value, self._place)
+            parts, plain = pack(value, self._place)
         except (ParentGone, ConnectionError):
             raise
         except Exception as error:
@@ -121,6 +123,8 @@ class Child:
                 f"what the stage gave out ({type(value).__name__}) cannot be pickled for the way "
                 f"back from its process: {error}"
             ) from error
+        stays = plain and any(isinstance(part, Range) for part in parts)
+        return (VALUE | PLAIN if stays else VALUE), parts
 
     # -- what is asked -----------------------------------------------------------------
 
@@ -227,7 +231,7 @@ class Child:
     # -- messages ----------------------------------------------------------------------
 
     def _send(self, kind: int, parts: Sequence[Part], start: int = 0, end: int = 0) -> None:
-        if kind in (VALUE, END, RAISED):
+        if kind & ~PLAIN in (VALUE, END, RAISED):
             notes = self._mapping.notes()
             if notes is not None:
                 kind, parts = kind | NOTED, [pickle.dumps(tuple(notes)), *parts]

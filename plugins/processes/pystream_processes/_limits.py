@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
-from pystream_core import PlanError, StageFactory
+from pystream_core import PlanError, StageFactory, near_miss
 
 _ATTRIBUTE: Final = "__process_limits__"
 
@@ -45,6 +45,7 @@ def limits(
     max_restarts: int = 10,
     period: float = 60.0,
     grace: float = 0.5,
+    **unknown: Any,
 ) -> Callable[[T], T]:
     """Say what a stage is allowed when it is placed in a process; elsewhere without effect.
 
@@ -54,6 +55,9 @@ def limits(
         def detect(frame): ...
 
         pipeline.add(detect, placement="process", on_error="skip")
+
+    A limit that the placement itself has been given, ``placement("process", timeout=5.0)``, takes
+    the place of the one here.
 
     Args:
         timeout: seconds for one call (of a generator stage: for one output). A process whose
@@ -68,6 +72,12 @@ def limits(
     Raises:
         PlanError: a limit is out of its range, or the stage takes no attributes.
     """
+    for option in unknown:
+        known = [each.name for each in fields(Limits)]
+        raise PlanError(
+            f"limits: there is no limit {option!r}{near_miss(option, known)}; "
+            f"limits: {', '.join(known)}"
+        )
     found = Limits(timeout=timeout, max_restarts=max_restarts, period=period, grace=grace)
 
     def mark(stage: T) -> T:
@@ -83,11 +93,11 @@ def limits(
     return mark
 
 
-def limits_of(stage: Any) -> Limits:
-    """Those that the stage, or what makes it, has been given."""
+def limits_of(stage: Any, **over: Any) -> Limits:
+    """Those that the stage, or what makes it, has been given, with others in their place."""
     target = stage.make if isinstance(stage, StageFactory) else stage
     found = getattr(target, _ATTRIBUTE, None)
-    return found if isinstance(found, Limits) else Limits()
+    return replace(found if isinstance(found, Limits) else Limits(), **over)
 
 
 def _is_seconds(value: object) -> bool:

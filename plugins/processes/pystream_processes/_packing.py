@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import cloudpickle
 
+from ._shared import unpickled
 from ._wire import Part, Range
 
 SMALLEST: Final = 65536  # bytes; smaller buffers are quicker in the pipe than in shared memory
@@ -23,8 +24,8 @@ Place = Callable[[memoryview], Range | None]
 """Puts a buffer into shared memory; None when there is no room."""
 
 
-def pack(value: Any, place: Place) -> list[Part]:
-    """The parts of a value.
+def pack(value: Any, place: Place) -> tuple[list[Part], bool]:
+    """The parts of a value, and whether it is so plain that it can always be unpickled.
 
     Raises:
         Exception: whatever its pickling raises.
@@ -39,7 +40,8 @@ def pack(value: Any, place: Place) -> list[Part]:
         return False
 
     stream: bytes | memoryview
-    if _is_plain(value):
+    plain = _is_plain(value)
+    if plain:
         stream = pickle.dumps(value, protocol=5, buffer_callback=beside)
     else:
         file = io.BytesIO()
@@ -47,8 +49,8 @@ def pack(value: Any, place: Place) -> list[Part]:
         stream = file.getbuffer()
     if len(stream) >= SMALLEST:
         buffers.insert(0, memoryview(stream))
-        return [place(each) or each for each in buffers]
-    return [stream, *(place(each) or each for each in buffers)]
+        return [place(each) or each for each in buffers], plain
+    return [stream, *(place(each) or each for each in buffers)], plain
 
 
 def _is_plain(value: Any) -> bool:
@@ -65,5 +67,4 @@ def unpack(parts: Sequence[bytearray | Range], view: Callable[[Range], memoryvie
     Raises:
         Exception: whatever its unpickling raises.
     """
-    stream, *buffers = (view(part) if isinstance(part, Range) else part for part in parts)
-    return pickle.loads(stream, buffers=buffers)
+    return unpickled(*(view(part) if isinstance(part, Range) else part for part in parts))

@@ -19,9 +19,10 @@ from pystream_core import CalledBack, PlacedStage, WorkerLost
 from . import _records
 from ._bell import give_back, take_bell
 from ._limits import Limits
-from ._pool import pool
-from ._process import Died, Late, Process, _values
+from ._pool import Pool, Reserve
+from ._process import Died, Late, Process
 from ._raised import disclose
+from ._shared import Shared
 from ._wire import (
     BEGIN,
     CALL,
@@ -29,7 +30,6 @@ from ._wire import (
     CLOSE,
     END,
     NEXT,
-    NOTED,
     RAISED,
     SETUP,
     VALUE,
@@ -51,6 +51,7 @@ class Order:
         name: the last part of it.
         recipe: what the process makes the stage of.
         limits: what it is allowed.
+        reserve: where its shared memory comes from.
         read_only: other branches have the same item, so it must not be written to.
         may_share: its input may lie in shared memory as it is; a stage that is called again
             with the same item gets a copy each time.
@@ -60,6 +61,7 @@ class Order:
     name: str
     recipe: bytes
     limits: Limits
+    reserve: Reserve
     read_only: bool
     may_share: bool
 
@@ -72,9 +74,11 @@ class Placed(PlacedStage):
     """
 
     expands = False
+    _pool: Pool  # from setup on
 
     def __init__(self, order: Order) -> None:
         self._order = order
+        self.takes = (Shared,) if order.may_share else ()
         self._process: Process | None = None
         self._bell = take_bell()
         self._called_off = self._forsaken = False
@@ -88,7 +92,8 @@ class Placed(PlacedStage):
 
     def setup(self) -> None:
         """Start the process and set the stage up in it. Raises what that raises."""
-        pool().enter(self)
+        self._pool = self._order.reserve.pool()
+        self._pool.enter(self)
         self._entered = True
         self._allow(None)
         try:
@@ -190,11 +195,10 @@ class Placed(PlacedStage):
     def _value(self, message: Message) -> Any:
         process = self._process
         assert process is not None
-        kind = message.kind & ~NOTED
         try:
-            if kind == RAISED:
-                raise disclose(_values(message))  # type: ignore[arg-type]
-            return process.value_of(message) if kind == VALUE else None
+            if message.kind == RAISED:
+                raise disclose(message.values)  # type: ignore[arg-type]
+            return process.value_of(message) if message.kind == VALUE else None
         finally:
             process.settle()
 
@@ -226,7 +230,7 @@ class Placed(PlacedStage):
 
     def _start(self) -> None:
         order = self._order
-        self._process = Process(pool(), self._bell, self._deadline, may_share=order.may_share)
+        self._process = Process(self._pool, self._bell, self._deadline, may_share=order.may_share)
         begin = {
             "path": sys.path,
             "argv": sys.argv,
@@ -319,7 +323,7 @@ class Placed(PlacedStage):
             process.leave()
         if self._entered:
             self._entered = False
-            pool().leave(self)
+            self._pool.leave(self)
             give_back(self._bell)
 
 
@@ -334,8 +338,8 @@ class PlacedGenerator(Placed):
         del data
         ended = False
         try:
-            while message.kind & ~NOTED != END:
-                ended = message.kind & ~NOTED == RAISED
+            while message.kind != END:
+                ended = message.kind == RAISED
                 yield self._value(message)
                 message = self._ask_for(NEXT)
             ended = True

@@ -80,9 +80,13 @@ class Lease:
         """A piece of it, as messages say it."""
         return Range(self.segment.number, self.index * self.segment.block_size + offset, length)
 
+    def offset_of(self, piece: Range) -> int:
+        """Where a piece begins in it."""
+        return piece.offset - self.index * self.segment.block_size
+
     def view(self, piece: Range) -> memoryview:
         """The bytes of a piece of it, which keep it lent."""
-        begin = piece.offset - self.index * self.segment.block_size
+        begin = self.offset_of(piece)
         return view_of(self.exporter)[begin : begin + piece.length]
 
 
@@ -182,6 +186,10 @@ class Pool:
             found = segment.lent.get(index)
         exporter = None if found is None else found()
         return None if exporter is None else (Lease(segment, index, exporter), offset)
+
+    def owns(self, lease: Lease) -> bool:
+        """Whether a block is one of these, and can still be sent."""
+        return self._segments.get(lease.segment.number) is lease.segment
 
     def stale(self, known: set[int]) -> list[int]:
         """Which of these segments are gone."""
@@ -304,6 +312,26 @@ def pool() -> Pool:
     return _pool_of(os.getpid())
 
 
+class Reserve:
+    """Where the stages of one placement get shared memory from: blocks of their own, or those of
+    the whole process.
+
+    Args:
+        megabytes: bound of blocks of their own; None: those of the process.
+    """
+
+    def __init__(self, megabytes: int | None) -> None:
+        self._limit = None if megabytes is None else megabytes << 20
+        self._pools: dict[int, Pool] = {}  # by process: a forked child has one of its own
+
+    def pool(self) -> Pool:
+        """The pool in this process."""
+        if self._limit is None:
+            return pool()
+        return self._pools.setdefault(os.getpid(), Pool(self._limit))
+
+
 def shared_memory() -> PoolStatistics:
-    """What the shared memory of this process is doing."""
+    """What the shared memory of this process is doing, without that of placements which have a
+    bound of their own."""
     return pool().statistics()

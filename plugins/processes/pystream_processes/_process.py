@@ -31,12 +31,14 @@ from ._memory import address_of, copy
 from ._packing import pack, unpack
 from ._pool import Lease, Pool
 from ._server import STATUS
+from ._shared import Piece, Shared
 from ._wire import (
     FORGET,
     GRANT,
     LOG,
     NOTED,
     NUMBERS,
+    PLAIN,
     SEGMENT,
     WANT,
     Inbox,
@@ -134,7 +136,11 @@ class Process:
             Died, Late: see ``receive``.
         """
         try:
-            parts = pack(value, self._place)
+            if type(value) is Shared and value.lies_in(self._pool):
+                parts = value.parts(self._lend)
+            else:
+                value = value.resolve() if type(value) is Shared else value  # from elsewhere
+                parts, _ = pack(value, self._place)
         except BaseException:
             self._used.clear()
             raise
@@ -164,20 +170,23 @@ class Process:
                 return message
 
     def value_of(self, message: Message) -> Any:
-        """The value of an answer; its large buffers lie in shared memory, which comes back when
-        the last view of them is gone. To be asked before ``settle``.
+        """The value of an answer, or a handle for it; its large buffers lie in shared memory, which
+        comes back when the last view of them is gone. To be asked before ``settle``.
 
         Raises:
             Exception: whatever its unpickling raises.
         """
-        return unpack(_values(message), self._view)
+        parts = message.values
+        if not message.flags & PLAIN:
+            return unpack(parts, self._view)
+        return Shared([self._piece(part) if isinstance(part, Range) else part for part in parts])
 
     def settle(self) -> None:
         """The answer has been seen to: let go what went with the question."""
         self._used.clear()
 
     def _note(self, message: Message) -> None:
-        if message.kind & NOTED:
+        if message.flags & NOTED:
             kept, released = pickle.loads(_inline(message))
             for key in kept:
                 self._kept[key] = self._used[key]
@@ -214,9 +223,12 @@ class Process:
         lease = self._pool.lease(size)
         self.send(GRANT, [] if lease is None else [self._lend(lease, 0, size)])
 
-    def _view(self, piece: Range) -> memoryview:
+    def _piece(self, piece: Range) -> Piece:
         key = (piece.segment, piece.offset // self._known[piece.segment])
-        return (self._used.get(key) or self._kept[key]).view(piece)
+        return Piece(self._used.get(key) or self._kept[key], piece)
+
+    def _view(self, piece: Range) -> memoryview:
+        return self._piece(piece).view()
 
     # -- waiting -----------------------------------------------------------------------
 
@@ -331,7 +343,3 @@ def _inline(message: Message) -> bytearray:
     part = message.parts[0]
     assert isinstance(part, bytearray)
     return part
-
-
-def _values(message: Message) -> list[bytearray | Range]:
-    return message.parts[1:] if message.kind & NOTED else message.parts

@@ -27,8 +27,11 @@ END: Final = 21  # a generator's; also the answer to what has no value
 RAISED: Final = 22
 WANT: Final = 23  # asks for a GRANT
 LOG: Final = 24
-NOTED: Final = 64  # flag: the first part tells which blocks the child still looks at
+# Flags of a message from the child:
+NOTED: Final = 64  # the first part tells which blocks it still looks at
+PLAIN: Final = 128  # of a VALUE: nothing can go wrong when that is unpickled later
 
+_FLAGS: Final = NOTED | PLAIN
 _HEADER: Final = struct.Struct("<BHQqq")  # kind, parts, bytes inline, start and end of the call
 _PART: Final = struct.Struct("<qQQ")  # segment or -1, offset, length
 NUMBERS: Final = struct.Struct("<QQ")  # of SEGMENT and FORGET: number, size
@@ -54,9 +57,15 @@ class Message(NamedTuple):
     """What has been received."""
 
     kind: int
+    flags: int
     parts: list[bytearray | Range]
     start_ns: int
     end_ns: int
+
+    @property
+    def values(self) -> list[bytearray | Range]:
+        """The parts without the notes."""
+        return self.parts[1:] if self.flags & NOTED else self.parts
 
 
 def frame(
@@ -117,4 +126,4 @@ class Inbox:
                 parts.append(data[position : position + length])
                 position += length
         del data[:position]
-        return Message(kind, parts, start_ns, end_ns)
+        return Message(kind & ~_FLAGS, kind & _FLAGS, parts, start_ns, end_ns)

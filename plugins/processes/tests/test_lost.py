@@ -22,11 +22,13 @@ from pystream_core import (
     SKIP,
     CleanupError,
     Pipeline,
+    PlanError,
     Retry,
     Stage,
     StageError,
     StageSpec,
     WorkerLost,
+    placement,
 )
 from pystream_core.testing import broken_law, in_thread, wait_until
 
@@ -293,6 +295,42 @@ def test_a_call_that_takes_too_long_is_ended(
         assert list(pipeline.stream([1, "stuck", 3])) == [1, 3]
     assert "was killed while it worked" in said[0]
     assert "longer than its timeout of 0.1 s" in said[0]
+
+
+def test_limits_of_the_placement_go_before_those_of_the_stage(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline]
+) -> None:
+    """Each one that it was given; the others are the stage's."""
+    said: list[str] = []
+
+    def note(failure: StageError) -> Any:
+        said.append(str(failure.__cause__))
+        return SKIP
+
+    pipeline = pipelines()
+    stage = limits(timeout=100, max_restarts=1)(stuck)
+    pipeline.add(stage, placement=placement("process", timeout=0.1), on_error=note)
+    with pytest.raises(StageError, match=r"died 2 times within 60 s"):
+        list(turn(pipeline).stream([1, "stuck", 3, "stuck", 5]))
+    assert "longer than its timeout of 0.1 s" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("timeout", 0, "seconds above 0"),
+        ("max_restarts", -1, "a whole number from 0"),
+        ("period", 0, "seconds above 0"),
+        ("grace", float("inf"), "seconds above 0"),
+        ("timeuot", 1, "did you mean 'timeout'"),
+    ],
+)
+def test_limits_are_checked_where_they_are_given(option: str, value: Any, expected: str) -> None:
+    """At the stage and at the placement alike."""
+    with pytest.raises(PlanError, match=expected):
+        limits(**{option: value})
+    with pytest.raises(PlanError, match=expected):
+        placement("process", **{option: value})
 
 
 def test_a_stuck_call_ends_soon_after_abort(

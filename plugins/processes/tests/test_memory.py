@@ -10,11 +10,12 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from pystream_processes import _pool, shared_memory
+from pystream_processes import ProcessPlacement, _pool, shared_memory
 from pystream_processes._memory import address_of, copy
 from pystream_processes._pool import Pool, PoolStatistics, pool
+from pystream_processes._shared import Shared
 
-from pystream_core import Pipeline, PlanError, Stage
+from pystream_core import Pipeline, PlanError, Retry, Stage, placement
 from pystream_core.testing import wait_until
 
 numpy = pytest.importorskip("numpy")
@@ -154,6 +155,92 @@ def test_placed_stages_hand_blocks_on(pipelines: Make, small: Pool) -> None:
     assert is_shared(result)
     assert small.statistics().refused == small.statistics().waits == 0
     del result
+    pipeline.cleanup()
+
+
+def test_a_result_stays_where_it_is(pipelines: Make, small: Pool) -> None:
+    """Until a reader looks at it: one that a newer one supersedes is never unpickled here."""
+    pipeline = placed(pipelines, in_place)
+    session = pipeline._session
+    assert session is not None
+    for _ in range(2):
+        pipeline.forward(numpy.zeros(MB, "u1"))
+        pipeline.drain(10)
+        assert type(session.output.slot[0]) is Shared
+    assert small.statistics().lent == 1
+    assert pipeline.get_results().sum() == MB
+    pipeline.cleanup()
+
+
+def test_only_what_is_sure_to_come_out_stays(pipelines: Make) -> None:
+    """What may fail to be unpickled fails at the stage that gave it out."""
+
+    class Trap:
+        def __init__(self, frame: Any) -> None:
+            self.frame = frame
+
+        def __reduce__(self) -> Any:
+            return spring, (self.frame,)
+
+    pipeline = pipelines()
+    pipeline.add(Trap, name="maker", on_error="skip", **PLACED)
+    pipeline.add(same, **PLACED)
+    pipeline.parallelize()
+    assert list(pipeline.stream([numpy.zeros(MB, "u1")])) == []
+    assert [stage.failed for stage in pipeline.statistics().stages] == [1, 0]
+    pipeline.cleanup()
+
+
+def spring(frame: Any) -> Any:
+    """What a Trap becomes."""
+    raise ValueError("sprung")
+
+
+@pytest.mark.parametrize("join", [PLACED, {}], ids=["placed", "here"])
+def test_what_branches_bring_together_is_not_copied(
+    pipelines: Make, small: Pool, join: dict[str, Any]
+) -> None:
+    """A join gets the blocks that its branches have made: there is no room for others."""
+    pipeline = pipelines()
+    pipeline.add(lambda seed: numpy.full(4 * MB, seed, "u1"), "make", **PLACED)
+    pipeline.add(lambda frame: frame + 1, "left", after="make", **PLACED)
+    pipeline.add(lambda frame: frame + 2, "right", after="make", **PLACED)
+    pipeline.add(
+        lambda pair: (int(pair[0][-1]), int(pair[1][-1]), type(pair) is tuple),
+        "join",
+        after=["left", "right"],
+        **join,
+    )
+    pipeline.parallelize()
+    for seed in (1, 5):
+        pipeline.forward(seed)
+        pipeline.drain(10)
+        assert pipeline.get_results() == (seed + 1, seed + 2, True)
+    assert small.statistics().refused == small.statistics().waits == 0
+    pipeline.cleanup()
+
+
+def test_a_stage_that_is_called_again_gets_a_copy(pipelines: Make) -> None:
+    """With Retry: what the first call has changed is not there in the second."""
+
+    class Twice(Stage[Any]):
+        called = 0
+
+        def __call__(self, data: Any) -> Any:
+            self.called += 1
+            data += 1
+            if self.called % 2:
+                raise ValueError
+            return data
+
+        def cleanup(self) -> None:
+            """Nothing."""
+
+    pipeline = pipelines()
+    pipeline.add(in_place, **PLACED)
+    pipeline.add(Twice(), on_error=Retry(1), **PLACED)
+    pipeline.parallelize()
+    assert [int(frame[0]) for frame in pipeline.stream([numpy.zeros(MB, "u1")] * 2)] == [2, 2]
     pipeline.cleanup()
 
 
@@ -328,3 +415,46 @@ def test_what_nothing_knows_is_not_found(entered: Pool) -> None:
     assert entered.find(address + lease.segment.size - 5, 10) is None
     del lease
     assert entered.find(address, 10) is None
+
+
+def test_a_placement_may_have_memory_of_its_own(pipelines: Make, small: Pool) -> None:
+    """With a bound of its own; frames pass from one placement to another as a copy."""
+    own = ProcessPlacement(shared_memory_mb=8)
+    pipeline = pipelines()
+    pipeline.add(in_place, placement=own)
+    pipeline.add(in_place, placement=own)
+    pipeline.add(in_place, **PLACED)
+    pipeline.add(in_place, placement=own)
+    pipeline.parallelize()
+    for number in range(3):
+        pipeline.forward(numpy.full(3 * MB, number, "u1"))
+        pipeline.drain(10)
+        result = pipeline.get_results()
+        assert set(result.tolist()) == {number + 4}
+        del result
+    assert own.shared_memory().limit == 8 * MB
+    assert own.shared_memory().size > 0
+    assert own.shared_memory().refused == small.statistics().refused == 0
+    assert small.statistics().size > 0
+    pipeline.cleanup()
+    assert own.shared_memory().size == 0
+
+
+@pytest.mark.parametrize("megabytes", [-1, 0.5, "8", True])
+def test_the_bound_is_checked(megabytes: Any) -> None:
+    """A whole number of megabytes."""
+    with pytest.raises(PlanError, match="shared_memory_mb must be a whole number of megabytes"):
+        ProcessPlacement(shared_memory_mb=megabytes)
+
+
+def test_without_shared_memory_everything_goes_through_pipes(pipelines: Make) -> None:
+    """Slower, and the same."""
+    own = placement("process", shared_memory_mb=0)
+    pipeline = pipelines()
+    pipeline.add(in_place, placement=own)
+    pipeline.add(in_place, placement=own)
+    pipeline.parallelize()
+    assert [int(each.sum()) for each in pipeline.stream([numpy.zeros(MB, "u1")] * 2)] == [
+        2 * MB
+    ] * 2
+    pipeline.cleanup()

@@ -218,6 +218,34 @@ def test_several_stages_share_a_process_as_a_pipeline_of_their_own(pipelines: Ma
     assert first == second != os.getpid()
 
 
+def test_a_serial_pipeline_is_one_region(pipelines: Make) -> None:
+    """Placed as a whole it has one process; after its parent's end it can be placed again."""
+    inner = pipelines()
+    inner.add(lambda item: [os.getpid(), item])
+    inner.add(lambda item: [os.getpid(), *item])
+    pipeline = one(pipelines, inner.serialize().as_stage())
+    with pipeline.parallelize():
+        ((second, first, item),) = pipeline.stream([7])
+        assert item == 7
+        assert first == second != os.getpid()
+    pipeline = one(pipelines, inner.serialize().as_stage(), on_error="skip")
+    with pipeline.serialize():
+        ((third, *_),) = pipeline.stream([7])
+        assert third not in (first, os.getpid())
+
+
+def test_another_placement_moves_a_stage_into_a_process_and_back(pipelines: Make) -> None:
+    """It is set up where the new mode wants it."""
+    pipeline = pipelines()
+    pipeline.add(lambda item: os.getpid())
+    here = [
+        next(iter(pipeline.parallelize(**options).stream([1]))) == os.getpid()
+        for options in ({}, PLACED, {})
+    ]
+    assert here == [True, False, True]
+    pipeline.cleanup()
+
+
 def test_a_mode_hands_its_processes_on(pipelines: Make) -> None:
     """Choosing again keeps them, with what their stages remember."""
     pipeline = one(pipelines, Counting)
@@ -543,7 +571,18 @@ def test_a_video_is_the_same_with_its_motion_found_in_a_process(tmp_path: Path) 
     assert videos[0] == videos[1]
 
 
-def test_a_span_has_the_times_of_the_process() -> None:
+def length(item: Any) -> int:
+    """A stage that does little with a lot."""
+    return len(item)
+
+
+def lengths(item: Any) -> Iterator[int]:
+    """The same as a generator stage."""
+    yield len(item)
+
+
+@pytest.mark.parametrize("stage", [length, lengths])
+def test_a_span_has_the_times_of_the_process(stage: Any) -> None:
     """The way there and back counts as waiting: a large item takes long, its stage does not."""
 
     class Spans(Observer):
@@ -555,7 +594,7 @@ def test_a_span_has_the_times_of_the_process() -> None:
 
     observer = Spans()
     pipeline = Pipeline(observers=[observer])
-    pipeline.add(len, placement="process")
+    pipeline.add(stage, placement="process")
     with pipeline.serialize():
         pipeline.start()
         begin = perf_counter_ns()

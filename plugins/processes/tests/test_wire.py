@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import given, strategies as st
-from pystream_processes._wire import Inbox, Message, Range, frame
+from pystream_processes._wire import NOTED, PLAIN, VALUE, Inbox, Message, Range, frame
 
 parts = st.lists(
     st.binary(max_size=200)
@@ -27,8 +27,17 @@ def test_what_is_sent_is_received(messages: list, cut: int) -> None:
         inbox.feed(stream[begin : begin + cut])
         while (message := inbox.take()) is not None:
             received.append(message)
-    assert [(each.kind, each.parts) for each in received] == messages
+    assert [(each.kind | each.flags, each.parts) for each in received] == messages
     assert all((each.start_ns, each.end_ns) == (5, 2**60) for each in received)
+
+
+def test_notes_are_no_values() -> None:
+    """They go ahead of the parts of an answer, and say so."""
+    inbox = Inbox()
+    inbox.feed(b"".join(map(bytes, frame(VALUE | NOTED | PLAIN, [b"notes", b"value"]))))
+    message = inbox.take()
+    assert message is not None
+    assert (message.kind, message.flags, message.values) == (VALUE, NOTED | PLAIN, [b"value"])
 
 
 def test_large_parts_are_not_joined() -> None:
@@ -40,4 +49,4 @@ def test_large_parts_are_not_joined() -> None:
     inbox.feed(bytes(header) + large[:5])
     assert inbox.take() is None
     inbox.feed(large[5:])
-    assert inbox.take() == Message(1, [bytearray(large)], 0, 0)
+    assert inbox.take() == Message(1, 0, [bytearray(large)], 0, 0)

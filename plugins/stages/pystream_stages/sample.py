@@ -28,7 +28,12 @@ class Sample(Stage[Any]):
         if not isinstance(offset, int) or isinstance(offset, bool) or offset < 0:
             raise PlanError(f"sample: offset must be a whole number from 0, not {offset!r}")
         self._n = n
+        self._offset = offset
         self._until_next = offset
+
+    def setup(self) -> None:
+        """Count from the start; also after a cleanup, when the pipeline starts afresh."""
+        self._until_next = self._offset
 
     def __call__(self, data: Any) -> Any:
         """Return the item, or SKIP when it is not its turn. Does not block."""

@@ -401,5 +401,5 @@ class ThreadsExecutor(Executor):
             f"stage {path!r} did not return from item {hand.seq} before the pipeline was stopped",
             path=path,
             seq=hand.seq,
-            item=hand.value,
+            item=self._run.shown(hand),
         )
