@@ -181,7 +181,7 @@ def test_importing_pystream_is_light() -> None:
     heavy = [
         *("importlib_metadata", "importlib.metadata", "typing_extensions", "pystream_core.testing"),
         *("numpy", "av", "platformdirs", "cloudpickle", "click", "rich", "pytest", "hypothesis"),
-        *("asyncio", "multiprocessing", "subprocess", "socket", "tempfile", "sqlite3"),
+        *("asyncio", "multiprocessing", "socket", "tempfile", "sqlite3"),
         *("json", "pickle", "tomllib", "tomli", "zipfile", "email"),
         *(package for package in PACKAGES if package not in ("pystream", "pystream_core")),
     ]
@@ -346,6 +346,8 @@ def test_a_public_name_has_one_home(package: str) -> None:
     for name, value in exported(package).items():
         by_object.setdefault(id(value), []).append(name)
         home = getattr(value, "__module__", package)
+        if isinstance(value, types.GenericAlias):  # a class to Python 3.10, but no home
+            continue
         if isinstance(value, (type, types.FunctionType)):
             assert home.split(".")[0] == package or package == "pystream", f"{name} is of {home}"
     assert [names for names in by_object.values() if len(names) > 1] == []
