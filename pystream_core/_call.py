@@ -620,6 +620,7 @@ class Step:
         return second
 
     def hand_on(self, envelope: Envelope, value: Any) -> bool:
+        """Put what a call returned into its item's envelope; False when ``SKIP`` ended it."""
         if value is SKIP:
             self.counters.filtered += 1
             self.run.end(envelope, "filtered", self._trace, stage=self.index)

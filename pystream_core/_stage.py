@@ -24,6 +24,8 @@ else:
     Out = TypeVar("Out", covariant=True)
 
 P = ParamSpec("P")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CallKind = Literal["function", "generator", "coroutine", "async generator"]
 
@@ -158,8 +160,8 @@ class StageFactory(Generic[In, Out]):
 
 
 def factory(
-    make: Callable[P, Callable[[In], Out]], *positional: P.args, **options: P.kwargs
-) -> StageFactory[In, Out]:
+    make: Callable[P, Callable[[Item], Result]], *positional: P.args, **options: P.kwargs
+) -> StageFactory[Item, Result]:
     """A stage that every worker makes for itself by calling ``make(**options)``.
 
     The way to give each of several workers its own model, connection or cache, and the

@@ -48,6 +48,7 @@ class Misdescribed(Refused):
         self._lines = lines
 
     def show(self, file: IO[Any] | None = None) -> None:
+        """Print the mistakes, each on its line, and then what to do."""
         for line in self._lines:
             click.echo(line, err=True, file=file)
         super().show(file)
@@ -59,6 +60,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of a name; one that nearly is one is refused with what was meant."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             from pystream_core import near_miss

@@ -107,6 +107,7 @@ class VideoReader:
 
     @property
     def dropped(self) -> int:
+        """How many frames newer ones have replaced before anybody asked for them."""
         return self._newest.dropped if self._newest is not None else 0
 
     def __iter__(self) -> Iterator[Frame]:

@@ -43,6 +43,7 @@ class MotionFrame(np.ndarray[Any, np.dtype[np.uint8]]):
 
     @property
     def count(self) -> int:
+        """How many regions move."""
         return len(self.regions)
 
     def __reduce__(self) -> tuple[Any, ...]:
