@@ -24,6 +24,9 @@ extensions = [
 ]
 exclude_patterns = ["examples/**", "requirements.txt", "_ext/**"]
 
+default_role = "code"  # what the help of a command has between single backticks
+smartquotes_action = "D"  # dashes only: quotes belong to code as often as to prose
+
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 

@@ -1,12 +1,14 @@
-"""Links that are right in the repository, for the pages that include its files.
+"""What is written for a reader of the repository or of a terminal, shown in the manual.
 
-``README.md`` of a plugin and ``CONTRIBUTING.md`` link to their neighbours by relative paths, as a
-reader of the repository expects. Here these pages are parts of the manual.
+``README.md`` of a plugin and ``CONTRIBUTING.md`` link to their neighbours by relative paths; here
+these pages are parts of the manual. The help of a command shows an example line by line, here it is
+a block of code. Overloads are for type checkers, here the signature is what can be called.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,27 @@ def _included(app: Sphinx, path: Path, docname: str, content: list[str]) -> None
         content[0] = in_the_manual(content[0], file.parent)
 
 
+def _described(app: Sphinx, ctx: Any, lines: list[str]) -> None:
+    """The lines that sphinx-click keeps apart, as one block."""
+    kept = [number for number, line in enumerate(lines) if line.startswith("| ")]
+    if kept:
+        first, last = kept[0], kept[-1] + 1
+        example = [f"   {line.removeprefix('| ')}".rstrip() for line in lines[first:last]]
+        lines[first:last] = ["", ".. code-block:: toml", "", *example, ""]
+
+
+def _without_overloads(app: Sphinx) -> None:
+    from sphinx.pycode import ModuleAnalyzer
+
+    for name in [name for name in sys.modules if name.startswith("pystream_core.")]:
+        analyzer = ModuleAnalyzer.for_module(name)
+        analyzer.analyze()
+        analyzer.overloads.clear()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.setup_extension("sphinx_click")
     app.connect("include-read", _included)
+    app.connect("sphinx-click-process-description", _described)
+    app.connect("builder-inited", _without_overloads)
     return {"parallel_read_safe": True}
