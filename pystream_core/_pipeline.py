@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, overload
 
@@ -38,7 +39,6 @@ from ._plan import (
     label_of,
     placement_name,
 )
-from ._region import region
 from ._results import ResultStream
 from ._session import Session, Settings
 from ._stage import Stage, StageFactory, call_kind
@@ -280,6 +280,8 @@ class Pipeline(Generic[In, Out]):
         """A pipeline that is placed in one piece is a stage like any other."""
         child = stage.pipeline
         label = self._description.free_name(name, own)
+        from ._region import region
+
         made = region(child._description, label, options.workers)
         spec = replace(describe(made, label, own), options=options)
         check_options(made, spec, label)
@@ -382,7 +384,7 @@ class Pipeline(Generic[In, Out]):
             PipelineBusy: the pipeline is a stage of another one.
         """
         from ._options import check_keywords
-        from ._registry import registry
+        from ._registry import built, registry
 
         settings = Settings(
             block_input=_flag("block_input", block_input),
@@ -403,7 +405,9 @@ class Pipeline(Generic[In, Out]):
             check_placement(placement)
         make = registry().executor(executor)
         check_keywords(make, options, f"executor {executor!r}", beside=_PARALLELIZE)
-        return self._choose("parallel", lambda: make(**options), executor, settings, placement)
+        what = f"executor {executor!r}"
+        start = partial(built, make, Executor, what, **options)
+        return self._choose("parallel", start, executor, settings, placement)
 
     def _choose(
         self,
@@ -840,6 +844,10 @@ class PipelineStage(Stage[Any]):
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
 
+    def setup(self) -> None:
+        """Start the pipeline, where it is a stage by itself: made by a factory, or placed."""
+        self.pipeline.start()
+
     def __call__(self, data: Any) -> Any:
         """Run one item through the pipeline; blocks until it has ended."""
         return self.pipeline._used().call(data)
@@ -860,9 +868,10 @@ def _observer(given: str | Observer) -> Observer:
             f"observers are given by name or as objects of a subclass of Observer, not "
             f"{safe_repr(given)}"
         )
-    from ._registry import registry
+    from ._registry import built, registry
 
-    return registry().observer(given)()
+    found: Observer = built(registry().observer(given), Observer, f"observer {given!r}")
+    return found
 
 
 class _Places:
@@ -894,9 +903,9 @@ class _Places:
         if not isinstance(given, str):
             return given
         if given not in self._found:
-            from ._registry import registry
+            from ._registry import placement
 
-            self._found[given] = registry().placement(given)()
+            self._found[given] = placement(given)
         return self._found[given]
 
 

@@ -505,7 +505,7 @@ def check_placement(given: object) -> None:
     Raises:
         PlanError: with what it may be.
     """
-    placement = callable(getattr(given, "wrap", None)) and not isinstance(given, type)
+    placement = callable(getattr(type(given), "wrap", None))  # asks the object itself nothing
     if not placement and (not isinstance(given, str) or not given):
         raise PlanError(
             f"placement must be the name of one, an object such as "

@@ -389,8 +389,25 @@ def placement(name: str, /, **options: Any) -> Placement:
         PluginError: it does not load.
     """
     make = registry().placement(name)
-    check_keywords(make, options, f"placement {name!r}")
-    return make(**options)
+    what = f"placement {name!r}"
+    check_keywords(make, options, what)
+    found: Placement = built(make, Placement, what, **options)
+    return found
+
+
+def built(make: Callable[..., Any], kind: type, what: str, /, **options: Any) -> Any:
+    """What a plugin's factory makes, if it is what its kind promises.
+
+    Raises:
+        PluginError: it is something else.
+    """
+    made = make(**options)
+    if not isinstance(made, kind):
+        raise PluginError(
+            f"the factory of the {what} returned {type(made).__name__}, which is no "
+            f"{kind.__name__}: tell the author of the plugin"
+        )
+    return made
 
 
 def source(name: str, /, **options: Any) -> Iterable[Any]:

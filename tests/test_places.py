@@ -217,3 +217,26 @@ def test_a_placed_pipeline_may_branch(inline_placement: str, pipelines: Make) ->
     main.add(child, "Child", placement=inline_placement)
     main.parallelize()
     assert list(main.stream(range(3))) == [5, 10, 15]
+
+
+@pytest.mark.parametrize("made", ["placed", "by a factory"])
+def test_a_setup_inside_that_raises_fails_the_start(
+    made: str, inline_placement: str, pipelines: Make
+) -> None:
+    """As one outside does, not the first item; what was set up before is cleaned up."""
+    before = Recorder()
+    bad = Recorder(setup_error=ValueError("no camera"))
+
+    def inner() -> Stage[Any]:
+        return region(pipelines, before, bad)
+
+    main = pipelines()
+    if made == "placed":
+        main.add(inner(), "Child", placement=inline_placement, on_error="skip")
+    else:
+        main.add(factory(inner), "Child", on_error="skip")
+    main.parallelize()
+    with pytest.raises(StageError, match="no camera"):
+        main.start()
+    assert (len(before.setups), len(before.cleanups)) == (1, 1)
+    assert before.broken == bad.broken == []

@@ -17,14 +17,17 @@ import pytest
 from pystream_core import (
     AmbiguousName,
     ExecutorSpec,
+    Pipeline,
     PlanError,
     PluginError,
     PluginNotFound,
     Stage,
     StageFactory,
     _installed as installed_module,
+    _registry,
     _registry as registry_module,
     factory,
+    placement,
 )
 from pystream_core._installed import _CORE_RANGE, Installed, excludes
 from pystream_core._options import check_keywords, parameters
@@ -717,3 +720,26 @@ def test_a_record_whose_summary_is_no_text_is_refused() -> None:
     """Listings print it."""
     with pytest.raises(PluginError, match="summary must be text"):
         ExecutorSpec(name="x", factory="package.module:attr", summary=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("use", "what"),
+    [
+        (lambda: placement("far"), "placement 'far' returned NoneType, which is no Placement"),
+        (lambda: Pipeline(observers=["eye"]), "observer 'eye' returned NoneType, which is no Obs"),
+        (
+            lambda: Pipeline().parallelize(executor="fast"),
+            "executor 'fast' returned NoneType, which is no Executor",
+        ),
+    ],
+    ids=["placement", "observer", "executor"],
+)
+def test_what_a_factory_makes_has_to_be_of_its_kind(
+    install: Install, monkeypatch: pytest.MonkeyPatch, use: Any, what: str
+) -> None:
+    """The plugin is named, not a missing attribute somewhere."""
+    install("acme-exec", "acme_exec", code=EXECUTORS, hooks={"plug": "acme_exec"})
+    fresh = Registry()
+    monkeypatch.setattr(_registry, "registry", lambda: fresh)
+    with pytest.raises(PluginError, match=what):
+        use()

@@ -24,7 +24,7 @@ from pystream_core import (
     Retry,
     StageError,
 )
-from pystream_core.testing import PATIENCE, broken_law, in_thread, wait_until
+from pystream_core.testing import PATIENCE, Gate, broken_law, in_thread, wait_until
 
 
 def same(item: Any) -> Any:
@@ -147,18 +147,12 @@ def test_a_stage_that_forwards_to_its_own_pipeline_is_told() -> None:
 
 def test_forward_waits_for_its_turn() -> None:
     """Another thread is inside: the item goes the long way and gets through."""
-    inside, go = threading.Event(), threading.Event()
-
-    def stage(item: int) -> int:
-        inside.set()
-        assert go.wait(PATIENCE)
-        return item
-
-    pipeline = serial(stage)
+    gate = Gate()
+    pipeline = serial(gate)
     first = in_thread(lambda: pipeline.forward(1))
-    assert inside.wait(PATIENCE)
+    assert gate.wait_entered()
     second = in_thread(lambda: pipeline.forward(2))
-    go.set()
+    gate.open()
     assert first.wait().value is second.wait().value is True
     assert pipeline.get_results() == 2
     pipeline.cleanup()
@@ -401,24 +395,18 @@ def test_a_withdrawn_wait_leaves_the_room_to_others() -> None:
 
 def test_a_serial_stream_is_not_closed_while_another_thread_is_inside() -> None:
     """It ends there by itself; to close a generator that runs may crash the interpreter."""
-    inside, go = threading.Event(), threading.Event()
-
-    def stage(item: int) -> int:
-        inside.set()
-        assert go.wait(PATIENCE)
-        return item
-
-    pipeline = serial(stage)
+    gate = Gate()
+    pipeline = serial(gate)
     results = pipeline.stream([1, 2, 3])
     reader = in_thread(lambda: list(results))
-    assert inside.wait(PATIENCE)
+    assert gate.wait_entered()
     with pytest.raises(PipelineBusy, match="read by another thread"):
         results.close()
     closer = in_thread(pipeline.cleanup)
     session = pipeline._session
     assert session is not None
     assert wait_until(lambda: session.executor._turn.closed)  # type: ignore[attr-defined]
-    go.set()
+    gate.open()
     assert closer.wait().error is None
     assert isinstance(reader.wait().error, PipelineTerminated)
     assert broken_law(pipeline.statistics()) == []

@@ -36,7 +36,7 @@ NAMES = (
     "'; DROP TABLE run; --",
     '"quoted"',
     "../../up",
-    "/root/down",
+    "/up/../down",
     "C:\\windows",
     "new\nline\ttab\r",
     "grün 素晴らしい 🎉",

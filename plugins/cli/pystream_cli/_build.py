@@ -26,6 +26,7 @@ from pystream_core import (
     StageFactory,
     factory,
     near_miss,
+    placement,
     registry,
 )
 
@@ -330,7 +331,7 @@ def _placement(
     if wrong:
         return None
     try:
-        return make(**options)
+        return placement(name, **options)
     except PyStreamError as error:
         mistakes.add(place, str(error), called=called)
         return None
