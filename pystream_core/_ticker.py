@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX
-from time import perf_counter
+from time import perf_counter, sleep
 
 from ._errors import PlanError, safe_repr
 
 _SHORTEST = 1e-9  # as fast as possible, and still a number of ticks that can be counted
 _LONGEST = 1e12
 _GRACE = 0.1  # a tick that is late by less than this share of a period is still on time
-_LONGEST_LEAD = 0.000_1  # seconds that a wait may end early, to be brought to its end by looking
-_MEMORY = 16  # about so many waits tell how late the system wakes this thread
+_NAP = 0.02  # seconds that are slept through, since a wait that can be ended costs more
 
 
 def check_period(period: object) -> float:
@@ -37,12 +36,12 @@ class Ticker:
     never made up for. One that comes while the thread is woken too late by the system is not:
     it follows at once, unless its whole period is over.
 
-    A system wakes a thread some 50 us after it should (on Linux that is the timer slack of an
-    ordinary thread). The ticker learns how much that is, at most 0.1 ms, has itself woken so
-    much earlier, and spends what is left then looking at the clock.
+    A tick comes as late as the system wakes a thread, some 50 us (on Linux that is the timer
+    slack of an ordinary thread), and equally late each time: the intervals stay even.
 
     One thread calls ``wait_tick``; ``stop`` may be called from anywhere, also from a
-    destructor, since it only posts to a queue.
+    destructor, since it only posts to a queue. It ends a wait at once, and one that has no more
+    than 20 ms to go when that is over.
 
     Args:
         period: seconds between ticks.
@@ -68,8 +67,6 @@ class Ticker:
         self._wait = wait or self._wait_for_stop
         self._start: float | None = None
         self._came = 0.0  # when the latest tick was given out
-        self._lead = 0.0  # seconds that waits end too late, as far as is known
-        self._most_lead = min(_LONGEST_LEAD, self.period * _GRACE)
         self._tick = 0
         self._stopped = False
 
@@ -103,25 +100,19 @@ class Ticker:
     def _wait_until(self, target: float) -> bool:
         """False when it was stopped meanwhile."""
         while not self._stopped and (left := target - self._clock()) > 0:
-            rest = left - self._lead
-            if rest <= 0:
-                continue  # so little is left that a wait would end too late
-            if self._wait(min(rest, TIMEOUT_MAX)):
+            if self._wait(min(left, TIMEOUT_MAX)):
                 return False
-            if rest < TIMEOUT_MAX:
-                self._learn(self._clock() - (target - self._lead))
         return not self._stopped
 
-    def _learn(self, late: float) -> None:
-        lead = self._lead + (late - self._lead) / _MEMORY
-        self._lead = min(max(lead, 0.0), self._most_lead)
-
     def stop(self) -> None:
-        """End the wait that is under way and all later ones. Never blocks."""
+        """End the wait that is under way, within 20 ms, and all later ones. Never blocks."""
         self._stopped = True
         self._tokens.put(None)
 
     def _wait_for_stop(self, seconds: float) -> bool:
+        if seconds <= _NAP:
+            sleep(seconds)
+            return self._stopped
         try:
             self._tokens.get(True, seconds)
         except Empty:

@@ -101,12 +101,19 @@ def fit(channel: Channel[Any], cycle: int, waited: int, times: int) -> list[int]
 
 def test_a_consumer_that_waits_now_and_then_gets_one_item_to_spare() -> None:
     """Neighbours of the same speed then do not wait for one another in turn."""
-    assert fit(Channel(), 5 * MS, MS // 2, 20)[-1] == 2
+    assert fit(Channel(), 5 * MS, MS // 3, 20)[-1] == 2
 
 
 def test_a_consumer_that_waits_much_gets_three_items_to_spare() -> None:
     """Since its share of the processors comes in pieces, or its source in bursts."""
     assert fit(Channel(), 5 * MS, 5 * MS, 20)[-1] == 4
+
+
+def test_a_consumer_that_waits_no_longer_than_waking_takes_gets_one_item_to_spare() -> None:
+    """A tenth of its time is much for stages of 10 ms; for those of 1 ms it is what waking a
+    thread takes, and more waiting items would only make them later."""
+    assert fit(Channel(), 10 * MS, MS, 20)[-1] == 4
+    assert fit(Channel(), MS, MS // 10, 20)[-1] == 2
 
 
 def test_nothing_lies_ready_in_front_of_a_bottleneck() -> None:
@@ -122,7 +129,7 @@ def test_nothing_lies_ready_in_front_of_a_bottleneck() -> None:
 def test_what_lies_ready_stays_while_it_is_used() -> None:
     """A consumer that waits hardly any more thanks to it keeps it: else the bound swung."""
     channel: Channel[Any] = Channel()
-    fit(channel, 5 * MS, MS // 2, 20)
+    fit(channel, 5 * MS, MS // 3, 20)
     assert set(fit(channel, 5 * MS, MS // 10, 20)) == {2}
 
 

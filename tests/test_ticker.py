@@ -80,12 +80,6 @@ class SlowClock(Clock):
     def __init__(self, late: list[float]) -> None:
         super().__init__()
         self.late = iter(late)
-        self.looked = 0
-
-    def __call__(self) -> float:
-        self.looked += 1
-        self.now += 1e-6  # looking takes time, so looking on brings a tick
-        return self.now
 
     def wait(self, seconds: float) -> bool:
         self.now += seconds + next(self.late, 0.0)
@@ -116,31 +110,6 @@ def test_a_tick_after_a_late_wake_up_follows_at_once(
     assert ticker.missed == missed
 
 
-def test_a_ticker_learns_how_late_it_is_woken() -> None:
-    """After some ticks they come in time, brought to their end by looking at the clock."""
-    clock = SlowClock([0.000_06] * 1000)
-    ticker = Ticker(0.01, clock=clock, wait=clock.wait)
-    late = []
-    for number in range(200):
-        assert ticker.wait_tick()
-        late.append(clock.now - 1000 - number * 0.01)
-    assert late[1] > 0.000_05
-    assert max(late[-50:]) < 0.000_01
-    assert ticker.missed == 0
-
-
-def test_a_ticker_does_not_look_at_the_clock_for_long() -> None:
-    """However late it is woken, it looks on for a tenth of a millisecond at most."""
-    clock = SlowClock([0.003] * 1000)
-    ticker = Ticker(0.01, clock=clock, wait=clock.wait)
-    for _ in range(100):
-        assert ticker.wait_tick()
-    clock.late = iter(())
-    looked = clock.looked
-    assert ticker.wait_tick()
-    assert clock.looked - looked < 110
-
-
 def test_work_of_many_periods_is_counted_exactly() -> None:
     """ticks + missed = periods that have passed."""
     times, ticker = ticks([0, 100.5, 7.3, 0, 0])
@@ -156,9 +125,9 @@ def test_a_stopped_ticker_ticks_no_more() -> None:
     assert ticker.wait_tick() is False
 
 
-@pytest.mark.parametrize("period", [0.5, 3600.0, 1e300])
+@pytest.mark.parametrize("period", [0.001, 0.02, 0.021, 0.5, 3600.0, 1e300])
 def test_stop_ends_a_wait_within_100_ms(period: float) -> None:
-    """Whatever the period."""
+    """Whatever the period: a short wait is slept through, a long one is ended."""
     best = DEADLINE
     for _ in range(3):
         ticker = Ticker(period)
@@ -170,7 +139,8 @@ def test_stop_ends_a_wait_within_100_ms(period: float) -> None:
         ticker.stop()
         waiter.join(DEADLINE)
         best = min(best, monotonic() - start)
-        assert answers == [False]
+        assert answers == [False] or period == 0.001  # which may have been over by then
+        assert not ticker.wait_tick()
     assert best < 0.1
 
 
