@@ -22,6 +22,7 @@ from ._plan import MAIN_PIPELINE_NAME, SEPARATOR
 
 logger = logging.getLogger("PyStream")
 
+_SPAN: Final = 7  # fields of a span, which the shape of other records tells from them
 _GIVING_WAY: Final = 0.1  # seconds that a worker with a full deque waits for the collector
 
 Span: TypeAlias = tuple[int, int, int, int, int, int, str]
@@ -36,6 +37,10 @@ took an item in: a flush has none, though it gives out items that have spans at 
 
 ItemEnd: TypeAlias = tuple[int, int, int, int, str]
 """One ended item: ``(seq, sub, admitted_ns, ended_ns, bin)`` with a bin of the ledger."""
+
+_Passage: TypeAlias = tuple[int, Sequence[int], str, bool]
+"""The calls that a worker made back to back with one item, not taken apart yet: ``(seq, times,
+outcome of the last, whether the item is completed)``, see ``Trace.calls``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +245,7 @@ class Trace:
         self._recorder = recorder
         self._limit = limit
         self._crowded = limit // 2
-        self.spans: deque[Span] = deque()
+        self.spans: deque[Span | _Passage] = deque()
         self.items: deque[ItemEnd] = deque()
         self.lost = 0
 
@@ -262,42 +267,57 @@ class Trace:
         if self._recorder.asleep:
             self._recorder.wake()
 
-    def calls(self, seq: int, times: Sequence[int], last: str) -> None:
+    def calls(self, seq: int, times: Sequence[int], last: str, *, completed: bool = False) -> None:
         """Record the calls of stages 0, 1, … with one item, made back to back.
+
+        One record for all, which the collector takes apart: a stage that works for long finds
+        little of what recording needs in the processor's caches, so what is left for later is
+        what costs it least.
 
         Args:
             seq: number of the item.
-            times: when the first call began, and when each one ended.
+            times: when the first call began, and when each one ended; not to be changed any more.
             last: outcome of the last one; the others have emitted.
+            completed: the item has ended with the last call, as completed.
         """
         spans = self.spans
-        if len(spans) >= self._crowded and not self._room(spans):
-            self.lost += len(times) - 1
-            return
-        append = spans.append
-        start = times[0]
-        final = len(times) - 2
-        for stage, end in enumerate(times[1:]):
-            append((stage, seq, 0, start, start, end, "emitted" if stage < final else last))
-            start = end
+        records = len(times)
+        if len(spans) * records < self._crowded or self._room(spans, records):
+            spans.append((seq, times, last, completed))
+        else:
+            self.lost += records - 1 + completed
         if self._recorder.asleep:
             self._recorder.wake()
 
-    def _room(self, records: deque[Any]) -> bool:
-        if len(records) < self._limit:
+    def _room(self, records: deque[Any], each: int = 1) -> bool:
+        """Whether another one fits, when each stands for so many."""
+        if len(records) * each < self._limit:
             self._recorder.hurry()
             return True
         self._recorder.make_room()
-        return len(records) < self._limit
+        return len(records) * each < self._limit
 
     def take(self) -> tuple[list[Span], list[ItemEnd]]:
         """Remove and return what has been recorded so far. For the collector."""
-        spans, items = self.spans, self.items
+        waiting, ended = self.spans, self.items
+        spans: list[Span] = []
+        add = spans.append
         # Only what is there now: a worker that appends all the time must not hold us here.
-        return (
-            [spans.popleft() for _ in range(len(spans))],
-            [items.popleft() for _ in range(len(items))],
-        )
+        items = [ended.popleft() for _ in range(len(ended))]
+        for _ in range(len(waiting)):
+            record = waiting.popleft()
+            if len(record) == _SPAN:
+                add(record)
+                continue
+            seq, times, last, completed = record
+            start = times[0]
+            final = len(times) - 2
+            for stage, end in enumerate(times[1:]):
+                add((stage, seq, 0, start, start, end, "emitted" if stage < final else last))
+                start = end
+            if completed:
+                items.append((seq, 0, times[0], start, "completed"))
+        return spans, items
 
 
 class Recorder:

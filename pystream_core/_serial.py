@@ -321,9 +321,7 @@ class SerialExecutor(Executor):
                 note(perf_counter_ns())
                 outcome = "failed"
                 raised = error
-            trace.calls(seq, times, outcome)
-            if through:
-                trace.item((seq, 0, times[0], times[-1], "completed"))
+            trace.calls(seq, times, outcome, completed=through)
             return value, through, raised, times
 
         return bring

@@ -193,11 +193,16 @@ def test_a_worker_that_is_faster_than_the_collector_loses_nothing(made: Any) -> 
     for seq in range(20_000):
         trace.span((0, seq, 0, 0, 1, 2, "emitted"))
         trace.calls(seq, [0, 1, 2], "filtered")
-        trace.item(ITEM)
+        trace.calls(seq, [2, 3], "emitted", completed=True)
     assert recorder.pass_now()
     assert observer.missing == 0
-    assert (len(observer.spans), len(observer.items)) == (60_000, 20_000)
-    assert observer.spans[1:3] == [(0, 0, 0, 0, 0, 1, "emitted"), (1, 0, 0, 1, 1, 2, "filtered")]
+    assert (len(observer.spans), len(observer.items)) == (80_000, 20_000)
+    assert observer.spans[1:4] == [
+        (0, 0, 0, 0, 0, 1, "emitted"),
+        (1, 0, 0, 1, 1, 2, "filtered"),
+        (0, 0, 0, 2, 2, 3, "emitted"),
+    ]
+    assert observer.items[0] == (0, 0, 2, 3, "completed")
 
 
 def test_a_deque_that_is_half_full_is_emptied_before_its_time(made: Any) -> None:
@@ -213,8 +218,18 @@ def test_the_calls_of_an_item_are_lost_together(made: Any) -> None:
     """And counted one by one."""
     recorder, observer = made(limit=0)
     recorder.trace().calls(0, [0, 1, 2, 3], "emitted")
+    recorder.trace().calls(0, [0, 1, 2, 3], "emitted", completed=True)
     assert recorder.pass_now()
-    assert (observer.spans, observer.missing) == ([], 3)
+    assert (observer.spans, observer.items, observer.missing) == ([], [], 7)
+
+
+def test_what_waits_is_bounded_in_calls_not_in_items(made: Any) -> None:
+    """The calls of an item wait as one, and count as many."""
+    recorder, observer = made(delay=3600, limit=100)
+    trace = recorder.trace()
+    for seq in range(6):  # of ten records each: half full
+        trace.calls(seq, range(10), "emitted", completed=True)
+    assert observer.arrived.acquire(timeout=DEADLINE)
 
 
 def test_pass_now_hands_on_at_once(made: Any) -> None:
