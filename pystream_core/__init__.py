@@ -3,7 +3,7 @@
 from ._call import CalledBack as CalledBack, Step as Step
 from ._chain import Chain as Chain
 from ._channel import Channel as Channel, ChannelClosed as ChannelClosed
-from ._coroutines import Call as Call, Outcome as Outcome
+from ._coroutines import Call as Call, EventLoop as EventLoop, Outcome as Outcome
 from ._errors import (
     AmbiguousName as AmbiguousName,
     CleanupError as CleanupError,
@@ -22,6 +22,7 @@ from ._errors import (
     WorkerLost as WorkerLost,
 )
 from ._executor import Envelope as Envelope, Executor as Executor, Feeding as Feeding, Run as Run
+from ._graph import Graph as Graph
 from ._handle import Handle as Handle
 from ._installed import PluginInfo as PluginInfo, Provided as Provided
 from ._ledger import StageStatistics as StageStatistics, Statistics as Statistics
@@ -36,6 +37,7 @@ from ._observer import (
     RunInfo as RunInfo,
     Span as Span,
     StageProfile as StageProfile,
+    Trace as Trace,
 )
 from ._options import (
     Parameter as Parameter,
