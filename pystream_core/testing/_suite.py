@@ -900,6 +900,7 @@ class ExecutorSuite(Conformance):
         pipeline.stop_loop()
         admitted = pipeline.statistics().admitted
         gate.open()
+        assert wait_until(lambda: not loop_threads())
         pipeline.drain(PATIENCE)
         assert pipeline.statistics().admitted == admitted == gate.entered == 2
 
