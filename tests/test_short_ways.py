@@ -169,6 +169,17 @@ def test_a_stage_that_cleans_up_ends_its_pipeline_after_this_item() -> None:
     assert pipeline.statistics().in_flight == 0
 
 
+def test_an_item_whose_last_stage_aborts_is_dropped() -> None:
+    """Also on the short way, which is taken from the second item on."""
+    pipeline = serial(lambda item: (pipeline.abort() if item else None, item)[1])
+    pipeline.forward(0)
+    assert pipeline.get_results() == 0
+    pipeline.forward(1)
+    pipeline.cleanup()
+    assert (pipeline.statistics().completed, pipeline.statistics().dropped) == (1, {"abort": 1})
+    assert broken_law(pipeline.statistics()) == []
+
+
 def test_an_abort_between_two_stages_is_seen_by_the_next_one() -> None:
     """Its item ends as dropped, and no further stage gets it."""
     seen: list[int] = []
