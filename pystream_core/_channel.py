@@ -23,7 +23,7 @@ LARGEST_LOT = 64  # most credits that are handed over, and may lie with a sender
 _WAKING_NS = 80_000  # what waking a thread may take, which is no sign of hunger yet
 _HUNGRY = ((0.06, _WAKING_NS, 3), (0.04, 0, 1))  # waits for more than a share of its time and so
 # many nanoseconds of each cycle: gets so many items to spare
-_FED = 0.005  # share below which it does not need them any more
+_FED = 0.0075  # share below which it does not need them any more
 _MEMORY = 4  # about so many items make that share
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
 _SELDOM = 64
