@@ -21,8 +21,8 @@ WINDOW_NS = 1_000_000  # an "auto" channel holds about this much of its consumer
 LARGEST = 1024  # bound of an "auto" channel, per worker
 LARGEST_LOT = 64  # most credits that are handed over, and may lie with a sender, at once
 _WAKING_NS = 80_000  # what waking a thread may take, which is no sign of hunger yet
-_HUNGRY = ((0.06, _WAKING_NS, 3), (0.04, 0, 1))  # waits for more than a share of its time and so
-# many nanoseconds of each cycle: gets so many items to spare
+# Waits for more than this share of its time and so many ns of each cycle: gets so many to spare.
+_HUNGRY = ((0.06, _WAKING_NS, 3), (0.04, 0, 1))
 _FED = 0.0075  # share below which it does not need them any more
 _MEMORY = 4  # about so many items make that share
 _SMALL = 16  # up to this bound every item is timed, above it every 64th
@@ -281,12 +281,13 @@ class Channel(Generic[T]):
         Returns:
             after how many further items to time one again.
         """
-        each = min(max(WINDOW_NS // max(cycle_ns, 1), 1), LARGEST)
-        self._waits += (waited_ns / (waited_ns + max(cycle_ns, 1)) - self._waits) / _MEMORY
+        cycle_ns = max(cycle_ns, 1)
+        each = min(max(WINDOW_NS // cycle_ns, 1), LARGEST)
+        self._waits += (waited_ns / (waited_ns + cycle_ns) - self._waits) / _MEMORY
         if self._waits <= _FED:
             self._ready = 0
         for share, waking_ns, ready in _HUNGRY:
-            if self._waits > share + waking_ns / max(cycle_ns, 1):
+            if self._waits > share + waking_ns / cycle_ns:
                 self._ready = max(self._ready, ready)
         target = min(each * self._workers + self._spare + self._ready, self._bound * 2)
         change = target - self._bound

@@ -278,10 +278,10 @@ class Pipeline(Generic[In, Out]):
         self, stage: PipelineStage, options: StageOptions, name: str | None, own: str
     ) -> Entry:
         """A pipeline that is placed in one piece is a stage like any other."""
-        child = stage.pipeline
-        label = self._description.free_name(name, own)
         from ._region import region
 
+        child = stage.pipeline
+        label = self._description.free_name(name, own)
         made = region(child._description, label, options.workers)
         spec = replace(describe(made, label, own), options=options)
         check_options(made, spec, label)

@@ -17,6 +17,7 @@ from pystream_core import SKIP, CleanupError, Outcome, Pipeline, PlanError, Stag
 from pystream_core._call import CalledBack, Step
 from pystream_core._coroutines import EventLoop
 from pystream_core.testing import PATIENCE, Gate, broken_law, in_thread, wait_until
+from pystream_core.testing._waiting import next_turn, stay_until
 
 MODES = ["serial", "threads"]
 
@@ -33,17 +34,17 @@ class Life(Stage[Any]):
         self.cleanups = 0
 
     async def setup(self) -> None:
-        await asyncio.sleep(0)
+        await next_turn()
 
     async def __call__(self, item: Any) -> Any:
         if item == 3:
             self.at_three()
             await asyncio.Event().wait()
-        await asyncio.sleep(0)
+        await next_turn()
         return item
 
     async def cleanup(self) -> None:
-        await asyncio.sleep(0)
+        await next_turn()
         self.cleanups += 1
 
 
@@ -207,7 +208,7 @@ def test_failed_coroutines_are_let_go_without_a_collection(
     seen: list[weakref.ref[Any]] = []
 
     async def stage(item: Any) -> None:
-        await asyncio.sleep(0)
+        await next_turn()
         seen.append(weakref.ref(item))
         raise ValueError(item)
 
@@ -254,12 +255,8 @@ def test_marks_that_come_after_a_stop_do_not_wait(caplog: pytest.LogCaptureFixtu
     entered, let_go = threading.Event(), threading.Event()
 
     async def stage(item: int) -> int:
-        while not let_go.is_set():
-            try:
-                entered.set()
-                await asyncio.sleep(0.001)
-            except asyncio.CancelledError:
-                pass
+        entered.set()
+        await stay_until(let_go, lambda: None)
         return item
 
     caplog.set_level(logging.CRITICAL)
@@ -365,15 +362,11 @@ def test_a_loop_that_is_ending_is_not_hurried_by_a_second_end(loop: EventLoop) -
     cancelling, leave = threading.Event(), threading.Event()
 
     async def slow() -> None:
-        while not leave.is_set():
-            try:
-                await asyncio.sleep(0.005)
-            except asyncio.CancelledError:
-                cancelling.set()
+        await stay_until(leave, cancelling.set)
 
     async def spawn() -> None:
         spawned.append(asyncio.ensure_future(slow()))
-        await asyncio.sleep(0)
+        await next_turn()
 
     loop.run(spawn)
     loop.forsake()
@@ -401,7 +394,7 @@ def test_a_task_that_exits_while_it_is_cancelled_is_told(
 
     async def spawn() -> None:
         spawned.append(asyncio.ensure_future(exits()))
-        await asyncio.sleep(0)
+        await next_turn()
 
     loop.run(spawn)
     loop.leave()

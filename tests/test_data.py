@@ -6,8 +6,8 @@ import contextlib
 import gc
 import random
 import threading
-import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,7 +108,7 @@ class Model:
 
         def uneven(item: int) -> int:
             if item % modulus == 0:
-                time.sleep(0.0002)  # work whose length differs from item to item
+                zlib.crc32(bytes(400_000))  # work whose length differs from item to item
             return item + 1
 
         def sift(item: int) -> Any:

@@ -227,7 +227,7 @@ def test_cleanup_works_in_the_handler_of_ctrl_c(mode: str, interrupts: dict[Case
 
 
 POOL = """
-import sys, threading, time
+import sys, threading
 from pystream_core import Pipeline
 from concurrent.futures import ThreadPoolExecutor
 
@@ -235,7 +235,7 @@ entered = threading.Event()
 
 def slow(item):
     entered.set()
-    time.sleep(0.1)
+    threading.Event().wait(0.1)  # work: the run is not through when the program ends
     return item
 
 pipeline = Pipeline()

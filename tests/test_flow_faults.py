@@ -46,6 +46,7 @@ from pystream_core.testing import (
     skip_odd,
     wait_until,
 )
+from pystream_core.testing._waiting import next_turn, stay_until
 
 pytestmark = pytest.mark.usefixtures("hurried")  # many a stage here is stuck
 
@@ -141,7 +142,7 @@ class Async(Stage[Any]):
         self._let_go = threading.Event()
 
     async def setup(self) -> None:
-        await asyncio.sleep(0)
+        await next_turn()
         self.setups += 1
         self._woken = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -163,7 +164,7 @@ class Async(Stage[Any]):
         self._loop.call_soon_threadsafe(self._woken.set)
 
     async def cleanup(self) -> None:
-        await asyncio.sleep(0)
+        await next_turn()
         self.cleanups += 1
 
 
@@ -1066,7 +1067,7 @@ def test_whatever_a_coroutine_raises_surfaces(make, mode, kind):
     raising = Raising(kind, times=1)
 
     async def stage(item: Any) -> Any:
-        await asyncio.sleep(0)
+        await next_turn()
         return raising(item)
 
     pipeline = make(mode, (stage, {"on_error": "skip"}))
@@ -1161,7 +1162,7 @@ def test_coroutines_in_order_while_threads_change_often(make):
 
     async def stage(item: int) -> Any:
         for _ in range(item % 4):
-            await asyncio.sleep(0)
+            await next_turn()
         return SKIP if item % 5 == 0 else item
 
     with frantic_switching():
@@ -1213,7 +1214,7 @@ def test_coroutines_in_flight_are_as_many_as_workers(make):
         flying += 1
         peak = max(peak, flying)
         for _ in range(5):
-            await asyncio.sleep(0)
+            await next_turn()
         flying -= 1
         return item
 
@@ -1229,7 +1230,7 @@ def test_coroutines_that_a_factory_function_makes_run_in_order(make, mode):
     def make_stage() -> Any:
         async def stage(item: int) -> int:
             for _ in range(item % 3):
-                await asyncio.sleep(0)
+                await next_turn()
             return -item
 
         return stage
@@ -1243,7 +1244,7 @@ def test_many_callers_of_coroutines_in_branches_get_their_own_results(make, mode
     """G6, G7: from many threads at once."""
 
     async def left(item: int) -> Any:
-        await asyncio.sleep(0)
+        await next_turn()
         return SKIP if item % 7 == 0 else item
 
     pipeline = make(mode, *diamond(left, lambda item: -item, workers=3))
@@ -1320,7 +1321,7 @@ def test_what_a_coroutine_has_started_ends_with_the_pipeline(mode):
         kept.append(asyncio.ensure_future(background()))
         kept.append(endless())
         await kept[-1].__anext__()
-        await asyncio.sleep(0)
+        await next_turn()
         return item
 
     with Pipeline() as pipeline:
@@ -1357,7 +1358,7 @@ def test_thousands_of_failing_coroutines_leave_nothing_behind(make, mode):
     """G11: memory is flat."""
 
     async def stage(item: Any) -> Any:
-        await asyncio.sleep(0)
+        await next_turn()
         raise ValueError([item] * 100)
 
     pipeline = make(mode, (stage, {"on_error": "skip", "workers": 2}))
@@ -1384,7 +1385,7 @@ def test_a_failing_coroutine_stops_the_pipeline(make, mode, workers):
     """G8: the results before it come, then its error; those beside it are cancelled."""
 
     async def stage(item: Any) -> Any:
-        await asyncio.sleep(0)
+        await next_turn()
         if item == 5:
             raise ValueError("bad coroutine")
         if item > 5:
@@ -1410,7 +1411,7 @@ def test_a_coroutine_is_retried(make, mode):
 
     async def stage(item: int) -> int:
         calls.append(item)
-        await asyncio.sleep(0)
+        await next_turn()
         if calls.count(item) <= item % 4:
             raise ValueError(item)
         return item
@@ -1479,17 +1480,13 @@ def test_a_task_that_a_coroutine_has_left_and_that_does_not_end_is_named(caplog)
     leave = threading.Event()
 
     async def background() -> None:
-        while not leave.is_set():
-            try:
-                await asyncio.sleep(0.005)
-            except asyncio.CancelledError:
-                pass
+        await stay_until(leave, lambda: None)
 
     kept: list[Any] = []
 
     async def stage(item: Any) -> Any:
         kept.append(asyncio.ensure_future(background()))
-        await asyncio.sleep(0)
+        await next_turn()
         return item
 
     pipeline = Pipeline()
@@ -1539,20 +1536,18 @@ def test_ctrl_c_while_a_coroutine_is_awaited_in_the_callers_thread(make, where, 
     cancelled = threading.Event()
     leave = threading.Event()
 
+    def at_cancellation() -> None:
+        before = cancelled.is_set()  # the end of the loop cancels as well
+        cancelled.set()
+        if not stubborn:
+            raise asyncio.CancelledError
+        if not before:
+            interrupt()
+
     async def stage(item: Any) -> Any:
-        if item != 3:
-            return item
-        interrupt()
-        while not leave.is_set():
-            try:
-                await asyncio.sleep(0.005)
-            except asyncio.CancelledError:
-                before = cancelled.is_set()  # the end of the loop cancels as well
-                cancelled.set()
-                if not stubborn:
-                    raise
-                if not before:
-                    interrupt()
+        if item == 3:
+            interrupt()
+            await stay_until(leave, at_cancellation)
         return item
 
     pipeline = make("serial", *diamond(stage, same), Group(2))
@@ -1591,11 +1586,7 @@ def test_one_ctrl_c_is_enough_for_a_coroutine_that_ignores_it(make, comes_back, 
     class Stubborn(Stage):
         async def __call__(self, data: Any) -> Any:
             interrupt()
-            while not leave.is_set():
-                try:
-                    await asyncio.sleep(0.005)
-                except asyncio.CancelledError:
-                    pass
+            await stay_until(leave, lambda: None)
             ended.set()
             return data
 
@@ -1626,23 +1617,20 @@ def test_one_ctrl_c_is_enough_for_a_coroutine_that_ignores_it(make, comes_back, 
 PRELUDE = """
 import asyncio, os, signal, sys, threading, warnings
 from pystream_core import Pipeline, PipelineTerminated, Stage
+from pystream_core.testing._waiting import next_turn, stay_until
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 MODE = sys.argv[1]
 entered = threading.Event()
 
 class Async(Stage):
     async def setup(self):
-        await asyncio.sleep(0)
+        await next_turn()
     async def __call__(self, item):
         entered.set()
         if item == "stubborn":
-            while True:
-                try:
-                    await asyncio.sleep(3600)
-                except asyncio.CancelledError:
-                    pass
+            await stay_until(threading.Event(), lambda: None)
         if item:
-            await asyncio.sleep(3600)
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
         return item
     async def cleanup(self):
         print("cleaned", flush=True)

@@ -7,7 +7,6 @@ no channel, no ledger.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
 from collections import Counter
@@ -36,6 +35,7 @@ from pystream_core.testing import (
     side_by_side,
     wait_until,
 )
+from pystream_core.testing._waiting import next_turn
 
 SMALL = settings(
     max_examples=40,
@@ -169,7 +169,7 @@ class Flaky(Plain):
 class Coroutine(Plain):
     async def __call__(self, value: Any) -> Any:
         for _ in range(measure(value) % 3):
-            await asyncio.sleep(0)
+            await next_turn()
         if chosen(value, self.salt, 4):
             raise BadItem
         return SKIP if chosen(value, self.salt, 5) else changed(value, self.salt)
@@ -177,10 +177,10 @@ class Coroutine(Plain):
 
 class CoroutineWithSetup(Coroutine):
     async def setup(self) -> None:
-        await asyncio.sleep(0)
+        await next_turn()
 
     async def cleanup(self) -> None:
-        await asyncio.sleep(0)
+        await next_turn()
 
 
 class Many(Plain):

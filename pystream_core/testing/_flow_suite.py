@@ -28,7 +28,7 @@ from ._suite_stages import (
     slow_for_some,
     twice,
 )
-from ._waiting import PATIENCE, in_thread, wait_until
+from ._waiting import PATIENCE, in_thread, next_turn, stay_until, wait_until
 
 
 class AsyncRecorder(Stage):  # a bare Stage is one of Any, as users write it
@@ -49,7 +49,7 @@ class AsyncRecorder(Stage):  # a bare Stage is one of Any, as users write it
         self.most = max(self.most, self.running)
         self._note("call")
         for _ in range(40 - data % 40 if isinstance(data, int) else 1):
-            await asyncio.sleep(0)
+            await next_turn()
         self.running -= 1
         return data
 
@@ -513,7 +513,7 @@ class FlowSuite(ExecutorSuite):
         calls: list[int] = []
 
         async def picky(item: int) -> int:
-            await asyncio.sleep(0)
+            await next_turn()
             calls.append(item)
             if item % 3 == 0:
                 raise ValueError(item)
@@ -564,11 +564,7 @@ class FlowSuite(ExecutorSuite):
 
         async def stubborn(item: Any) -> Any:
             entered.set()
-            while not let_go.is_set():
-                try:
-                    await asyncio.sleep(0.005)
-                except asyncio.CancelledError:
-                    pass
+            await stay_until(let_go, lambda: None)
             return item
 
         pipeline = self.pipeline((stubborn, {"workers": 2}), stuck_timeout=0.1)

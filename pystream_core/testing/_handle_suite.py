@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,7 @@ from ._flow_suite import FlowSuite
 from ._handles import Lost, Tracked, Tracker
 from ._stages import Raising, skip_odd
 from ._suite_stages import Triples, double, increment, twice
-from ._waiting import PATIENCE, in_thread, wait_until
+from ._waiting import PATIENCE, in_thread, next_turn, wait_until
 
 PLACED: dict[str, Any] = {"placement": "tracked"}
 
@@ -35,7 +34,7 @@ def plain(item: Any) -> Any:
 
 async def plain_later(item: Any) -> Any:
     """The same, at another time."""
-    await asyncio.sleep(0)
+    await next_turn()
     return plain(item)
 
 

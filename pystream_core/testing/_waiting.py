@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
@@ -26,6 +28,30 @@ def wait_until(condition: Callable[[], object], timeout: float = PATIENCE) -> bo
             return False
         never.wait(_STEP)
     return True
+
+
+@types.coroutine
+def next_turn() -> Generator[None, None, None]:
+    """Awaited in a coroutine: whatever else the event loop has to do now goes first."""
+    yield
+
+
+async def stay_until(
+    event: threading.Event, cancelled: Callable[[], object], timeout: float = 10 * PATIENCE
+) -> None:
+    """Stay in a coroutine until the event is set, whoever cancels it; for what does not listen.
+
+    Args:
+        event: ends the stay.
+        cancelled: called for each cancellation, amid the handling of it; it may raise.
+        timeout: seconds after which the stay ends as well, for a test that has failed.
+    """
+    deadline = monotonic() + timeout
+    while not event.is_set() and monotonic() < deadline:
+        try:
+            await asyncio.sleep(_STEP)
+        except asyncio.CancelledError:
+            cancelled()
 
 
 class Outcome:

@@ -462,18 +462,18 @@ def kill_once(folder, number, after):
     code = """
 import sys, time
 import pystream_sqlite
-from pystream_core import RunInfo
+from pystream_core import RunInfo, Ticker
 pystream_sqlite.set_profiler_db_folder(sys.argv[1])
 profiler = pystream_sqlite.SQLiteProfiler()
 profiler.opened(RunInfo(id=sys.argv[2], stages=(("M", "A"),), workers=(1,), executor="x",
                         started_ns=time.perf_counter_ns(), started_at=0.0))
 seq = 0
-while True:
+paced = Ticker(0.002)
+while paced.wait_tick():
     now = time.perf_counter_ns()
     profiler.collect([(0, seq + s, 0, now, now, now + 1000, "emitted") for s in range(100)], [])
     seq += 100
     print(seq, time.monotonic(), flush=True)
-    time.sleep(0.002)
 """
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(folder), f"run-{number}-"],
