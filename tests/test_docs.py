@@ -517,3 +517,17 @@ def test_each_term_is_used_in_the_manual_or_in_a_message() -> None:
         each.read_text(encoding="utf-8").lower() for each in PAGES if each.name != "glossary.md"
     )
     assert [term for term in terms if term.lower() not in others] == []
+
+
+def test_what_is_said_of_speed_stands_in_the_published_table() -> None:
+    """The page that says why quotes the latest table, not an older one."""
+    table = (DOCS / "performance.md").read_text(encoding="utf-8")
+    page = (DOCS / "why.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\| (?:PyStream, )?([^|]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(quoted) == 5
+    for name, micros in quoted:
+        line = rf"^\| +\| {re.escape(name.replace('`', ''))} +\| {re.escape(micros)} us/item"
+        assert re.search(line, table, re.MULTILINE), name
+    times = re.findall(r"(?:\(|by hand |pypeln )(\d\.\d\d)(?: times serial|,|\))", page)
+    assert len(times) == 3
+    assert [each for each in times if f"| {each} x " not in table] == []
