@@ -135,7 +135,7 @@ def retain(value: Any) -> None:
 
 def release(value: Any) -> None:
     """One owner less."""
-    if is_handle(value):
+    if Handle in type(value).__mro__:
         _guarded(value.release)
 
 

@@ -49,8 +49,9 @@ class Placement(ABC):
 class PlacedStage(Stage[Any]):
     """A stage whose call happens elsewhere, so that it can be ended from outside.
 
-    Its methods below are called from any thread, also in a destructor: they must not block, take
-    a lock or raise. A call that was ended raises ``CalledBack``; its item counts as dropped.
+    ``begin``, ``call_off`` and ``forsake`` are called from any thread, also in a destructor: they
+    must not block, take a lock or raise. A call that was ended raises ``CalledBack``; its item
+    counts as dropped.
 
     It gets a value as it would lie here, unless that is a handle of a class in ``takes``: at such a
     one it may look until its call ends. When it is the item itself it may be given out again, to
@@ -66,6 +67,18 @@ class PlacedStage(Stage[Any]):
 
     takes: tuple[type[Handle], ...] = ()
     span_ns: tuple[int, int] = (0, 0)
+
+    def bring(self, value: Any) -> Any:
+        """What is to wait in front of this stage: the value itself, or in its place a handle, of a
+        class in ``takes``, with one reference.
+
+        Called by whoever hands the item to this stage, in its thread, while the stage works on
+        another one, so that what takes time is done by then. May come from several threads at
+        once, for any worker of the stage, once all have been set up. Unlike the others it may
+        block, as long as moving the value there takes; must not raise. Not every value is
+        brought: a call has to take what was not, too.
+        """
+        return value
 
     def begin(self) -> None:
         """Another run begins to use it, still set up: what called it off is over."""

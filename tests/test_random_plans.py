@@ -864,7 +864,8 @@ def test_random_plans_give_every_handle_back(tracked_placement):
     """With half of the stages placed: the same results, and no reference is left, however it
     ends."""
     check_handles(SMALL, tracked_placement)
-    assert tracked_placement.made > 1000
+    assert tracked_placement.made > 500
+    assert tracked_placement.brought > 100
 
 
 def check_handles(how: settings, tracker: Tracker) -> None:

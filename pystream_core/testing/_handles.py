@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from .._handle import Handle
+from .._handle import Handle, is_handle
 from .._placement import PlacedStage, Placement
 from .._plan import StageSpec
 from .._stage import SKIP, Stage
@@ -59,7 +59,8 @@ class Tracker:
     """What has become of all handles of a placement. From any thread; ``_lock`` guards it.
 
     Attributes:
-        made: how many there have been.
+        made: how many stages have given out.
+        brought: how many were made of values that wait in front of a placed stage.
         resolved: how often a value was asked for, by whoever does not take handles.
         broken: rules that were broken, in words.
     """
@@ -67,7 +68,7 @@ class Tracker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._handles: list[Tracked] = []
-        self.made = self.resolved = 0
+        self.made = self.brought = self.resolved = 0
         self.broken: list[str] = []
 
     def placement(self) -> Placement:
@@ -79,11 +80,22 @@ class Tracker:
         with self._lock:
             return [each.value for each in self._handles if each.owners]
 
+    def make(self, value: Any) -> Tracked:
+        """What a stage gives out."""
+        with self._lock:
+            self.made += 1
+        return Tracked(self, value)
+
+    def bring(self, value: Any) -> Tracked:
+        """What waits in place of a value."""
+        with self._lock:
+            self.brought += 1
+        return Tracked(self, value)
+
     def note(self, handle: Tracked, what: str | None) -> None:
         """Something is done to a handle; None: it is made."""
         with self._lock:
             if what is None:
-                self.made += 1
                 self._handles.append(handle)
             elif handle.owners < 1:
                 self.broken.append(f"{what} after the last release: {handle.value!r}")
@@ -116,6 +128,10 @@ class _Leaves(PlacedStage):
         if isinstance(self._stage, Stage):
             self._stage.setup()
 
+    def bring(self, value: Any) -> Any:
+        """The value as a handle."""
+        return value if is_handle(value) else self._tracker.bring(value)
+
     def __call__(self, data: Any) -> Any:
         """The stage's result as a handle; the item's own one when the stage returns its item."""
         item = _looked_at(data)
@@ -130,7 +146,7 @@ class _Leaves(PlacedStage):
             return SKIP
         if result is item and type(data) is Tracked:
             return data
-        return Tracked(self._tracker, result)
+        return self._tracker.make(result)
 
 
 class _LeavesAll(_Leaves):

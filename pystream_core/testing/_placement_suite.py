@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 from .._errors import CleanupError, PlanError, StageError
+from .._handle import opened, release
 from .._pipeline import Pipeline
 from .._placement import PlacedStage, Placement
 from .._plan import MAIN_PIPELINE_NAME, Retry, StageOptions, StageSpec, describe
@@ -357,6 +358,26 @@ class PlacementSuite(Conformance):
                 assert stage(item) == item
                 begun, ended = stage.span_ns
                 assert (begun, ended) == (0, 0) or begin <= begun <= ended <= perf_counter_ns()
+        finally:
+            stage.cleanup()
+
+    def test_what_was_brought_stands_for_the_value(self) -> None:
+        """Brought by any thread, and called with later: the answer is that to the value."""
+        stage = self.of_placement().wrap(self.spec(same)).make()
+        if not isinstance(stage, PlacedStage):
+            pytest.skip("nothing is brought to it: it is no PlacedStage")
+        values: list[Any] = [0, None, "text", bytes(100_000), ["list", {"of": "everything"}]]
+        brought: list[Any] = []
+        stage.setup()
+        try:
+            in_thread(lambda: brought.extend(map(stage.bring, values))).wait()
+            for value, each in zip(values, brought, strict=True):
+                assert opened(each) == value
+                answer = stage(opened(each, stage.takes))
+                assert opened(answer) == value
+                if answer is not each:
+                    release(answer)
+                release(each)
         finally:
             stage.cleanup()
 

@@ -506,6 +506,11 @@ PLACEMENT_RULES: Final = (
         ("test_spans_lie_within_the_call",),
     ),
     Rule(
+        "brought",
+        "what bring gives in place of a value stands for it",
+        ("test_what_was_brought_stands_for_the_value",),
+    ),
+    Rule(
         "generators",
         "every output of a generator stage is an answer of its own, made when it is asked for",
         (

@@ -179,6 +179,18 @@ class ReadsAnotherClock(Inline):
     placed = OtherClock
 
 
+class Listing(_Placed, PlacedStage):
+    def bring(self, value: Any) -> Any:
+        return [value]
+
+
+@WRONG.add("brought", "test_what_was_brought_stands_for_the_value", "assert", **INLINE)
+class BringsAnother(Inline):
+    """Lets something else wait in place of a value."""
+
+    placed = Listing
+
+
 class Eager(_PlacedGenerator):
     def __call__(self, data: Any) -> Iterator[Any]:
         outputs = self._ask(lambda: list(zip(range(1000), self._stage(data), strict=False)))

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter_ns
 from typing import Any, Final
@@ -23,19 +24,18 @@ from pystream_core import PlanError, Stage, call_kind, flushes
 from . import _records
 from ._mapping import Mapping
 from ._memory import address_of, copy
-from ._packing import pack, unpack
+from ._packing import is_array, kind_of, pack, unpack
 from ._raised import enclose
 from ._recipe import make
 from ._wire import (
     BEGIN,
-    CALL,
     CLEANUP,
     CLOSE,
     END,
     FORGET,
     LOG,
     NEXT,
-    NOTED,
+    NOTES,
     NUMBERS,
     PLAIN,
     RAISED,
@@ -43,6 +43,7 @@ from ._wire import (
     SETUP,
     VALUE,
     WANT,
+    Buffer,
     Inbox,
     Message,
     Part,
@@ -51,6 +52,7 @@ from ._wire import (
 )
 
 _NO_MORE: Final = object()
+_BESIDE: Final = socket.CMSG_SPACE(16 * array("i").itemsize)  # for descriptors
 
 
 class ParentGone(BaseException):
@@ -77,13 +79,13 @@ class Child:
         self._mapping = Mapping()
         self._stage: Any = None
         self._outputs: Iterator[Any] | None = None
-        self._read_only = False
         self._expands = False
+        self._item: tuple[Any, Any] | None = None  # of the call, if it is an array in shared memory
         self._start = 0  # when the stage began with what it is at
         self._tasks: dict[int, Callable[[Message], Any]] = {
             BEGIN: self._begin,
             SETUP: self._set_up,
-            CALL: self._call,
+            VALUE: self._call,
             NEXT: self._next,
             CLOSE: self._close,
             CLEANUP: self._clean_up,
@@ -96,24 +98,32 @@ class Child:
 
     def _answer(self, message: Message) -> None:
         """Do what is asked and say what came of it. Nothing of it is held afterwards."""
-        kind, parts = END, list[Part]()
         self._start = perf_counter_ns()
         end = 0
         try:
             value = self._tasks[message.kind](message)
             end = perf_counter_ns()
-            if value is not _NO_MORE:
-                kind, parts = self._packed(value)
+            buffers = self._framed(message, value, end)
         except (ParentGone, ConnectionError):
             raise
         except BaseException as error:
             end = end or perf_counter_ns()
-            kind, parts = RAISED, list[Part](enclose(error))
-        value = message = None  # type: ignore[assignment]  # else they count as still looked at
-        self._send(kind, parts, self._start, end)
+            buffers = frame(RAISED, enclose(error), self._start, end)
+        value = self._item = None  # else they count as still looked at
+        notes = self._mapping.notes()
+        if notes is not None:
+            buffers = [*frame(NOTES, [pickle.dumps(tuple(notes))]), *buffers]
+        with self._sending:
+            for buffer in buffers:
+                self._link.sendall(buffer)
 
-    def _packed(self, value: Any) -> tuple[int, list[Part]]:
-        """A result as a message: what lies in shared memory and is plain can stay there."""
+    def _framed(self, message: Message, value: Any, end: int) -> list[Buffer]:
+        """What to send for a value. Of what lies in shared memory and is plain nothing moves."""
+        if value is _NO_MORE:
+            return frame(END, (), self._start, end)
+        item = self._item
+        if item is not None and value is item[0] and item[1] and kind_of(value) == item[1]:
+            return [message.again(self._start, end)]  # as it came, whatever has been written to it
         try:
             parts, plain = pack(value, self._place)
         except (ParentGone, ConnectionError):
@@ -123,13 +133,12 @@ class Child:
                 f"what the stage gave out ({type(value).__name__}) cannot be pickled for the way "
                 f"back from its process: {error}"
             ) from error
-        stays = plain and any(isinstance(part, Range) for part in parts)
-        return (VALUE | PLAIN if stays else VALUE), parts
+        return frame(VALUE | PLAIN if plain else VALUE, parts, self._start, end)
 
     # -- what is asked -----------------------------------------------------------------
 
     def _begin(self, message: Message) -> Any:
-        found = pickle.loads(bytes(_inline(message, 0)))
+        found = pickle.loads(message.inline())
         sys.path[:] = found["path"]
         sys.argv[:] = found["argv"]
         if dict(os.environ) != found["environ"]:
@@ -141,12 +150,12 @@ class Child:
             pass
         _records.adopt_levels(found["levels"])
         logging.getLogger().addHandler(_records.Forwarder(lambda record: self._send(LOG, [record])))
-        self._read_only = found["read_only"]
+        self._mapping.read_only = found["read_only"]
         self._expands = found["expands"]
         return _NO_MORE
 
     def _set_up(self, message: Message) -> Any:
-        name, recipe = pickle.loads(bytes(_inline(message, 0))), _inline(message, 1)
+        name, recipe = pickle.loads(message.inline()), message.inline(1)
         stage = make(bytes(recipe))
         self._check(stage)
         if isinstance(stage, Stage):
@@ -171,12 +180,13 @@ class Child:
 
     def _call(self, message: Message) -> Any:
         try:
-            item = unpack(message.parts, self._view)
+            item = unpack(message.parts(), self._mapping.view, plain=message.plain)
         except Exception as error:
             raise TypeError(
                 f"the item cannot be unpickled in the process of the stage: {error}"
             ) from error
-        message.parts.clear()
+        if message.piece is not None and message.plain and not self._mapping.read_only:
+            self._item = (item, kind_of(item) if is_array(item) else None)
         self._start = perf_counter_ns()  # unpickling belongs to the way here
         if not self._expands:
             return self._stage(item)
@@ -209,59 +219,48 @@ class Child:
 
     # -- shared memory -----------------------------------------------------------------
 
-    def _view(self, piece: Range) -> memoryview:
-        view = self._mapping.view(piece)
-        return view.toreadonly() if self._read_only else view
-
     def _place(self, view: memoryview) -> Range | None:
         """Where a large buffer of a result lies: where it is, if that is shared; else where the
         parent lets us copy it to."""
-        found = self._mapping.find(address_of(view), view.nbytes)
+        address = address_of(view)
+        found = self._mapping.find(address, view.nbytes)
         if found is not None:
             return found
         self._send(WANT, [view.nbytes.to_bytes(8, "little")])
         grant = self._receive()
-        if not grant.parts:
+        ranges = grant.ranges()
+        if not ranges:
             return None
-        piece = grant.parts[0]
-        assert isinstance(piece, Range)
-        copy(view, self._mapping.address(piece.segment, piece.offset))
+        piece = ranges[0]
+        copy(address, self._mapping.address(piece.segment, piece.offset), view.nbytes)
         return piece
 
     # -- messages ----------------------------------------------------------------------
 
-    def _send(self, kind: int, parts: Sequence[Part], start: int = 0, end: int = 0) -> None:
-        if kind & ~PLAIN in (VALUE, END, RAISED):
-            notes = self._mapping.notes()
-            if notes is not None:
-                kind, parts = kind | NOTED, [pickle.dumps(tuple(notes)), *parts]
+    def _send(self, kind: int, parts: Sequence[Part]) -> None:
+        """Send something that is no answer."""
         with self._sending:
-            for buffer in frame(kind, parts, start, end):
+            for buffer in frame(kind, parts):
                 self._link.sendall(buffer)
 
     def _receive(self) -> Message:
         """The next message that is not about segments."""
         while True:
-            message = self._inbox.take()
-            if message is None:
-                piece, descriptors, _, _ = socket.recv_fds(self._link, self._inbox.missing, 16)
+            message = self._inbox.take() if self._inbox.rest else None
+            while message is None:
+                piece, beside, _, _ = self._link.recvmsg(self._inbox.missing, _BESIDE)
                 if not piece:
                     raise ParentGone
-                self._descriptors += descriptors
-                self._inbox.feed(piece)
-            elif message.kind == SEGMENT:
-                number, block_size = NUMBERS.unpack(_inline(message, 0))
+                for _, _, data in beside:
+                    self._descriptors.extend(array("i", data))
+                message = self._inbox.feed(piece)
+            if message.kind == SEGMENT:
+                number, block_size = NUMBERS.unpack(message.inline())
                 self._mapping.add(number, block_size, self._descriptors.pop(0))
             elif message.kind == FORGET:
-                self._mapping.forget(NUMBERS.unpack(_inline(message, 0))[0])
+                self._mapping.forget(NUMBERS.unpack(message.inline())[0])
             else:
                 return message
-
-
-def _inline(message: Message, index: int) -> bytearray:
-    part = message.parts[index]
-    assert isinstance(part, bytearray)
-    return part
 
 
 def _kind(stage: Any) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import bisect
 import os
 import weakref
-from collections import Counter
-from typing import Any, NamedTuple
+from sys import getrefcount
+from typing import Any, Final, NamedTuple
 
-from ._memory import Map, view_of
+from ._memory import Map
 from ._wire import Range
 
 _Key = tuple[int, int]  # segment, block
@@ -26,20 +26,33 @@ class Notes(NamedTuple):
     released: list[_Key]
 
 
+class _Watch(weakref.ref[Any]):
+    """Knows when a view is let go, and of which block it was."""
+
+    __slots__ = ("key",)
+    key: _Key
+    __hash__ = object.__hash__  # two are never the same
+    __eq__ = object.__eq__
+
+
 class Mapping:
     """The segments that the parent has sent, and which of their blocks the stage looks at.
 
-    Used by the child's main thread; ``_seen`` is also changed where a view is let go, by single
-    operations on one counter.
+    Used by the child's main thread; where a view is let go, in any thread, it is only appended to
+    ``_gone``.
+
+    Attributes:
+        read_only: views must not be written to.
     """
 
     def __init__(self) -> None:
+        self.read_only = False
         self._maps: dict[int, tuple[Map, int]] = {}
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
-        self._seen: Counter[_Key] = Counter()
-        self._gone: list[_Key] = []  # views let go, not counted yet
-        self._views = 0
-        self._watches: dict[int, weakref.ref[Any]] = {}  # each removes itself
+        self._fresh: list[tuple[_Key, Any]] = []  # exporters of views since the last notes
+        self._seen: dict[_Key, int] = {}  # views of a block from before
+        self._gone: list[_Watch] = []  # those let go, not counted yet
+        self._watches: set[_Watch] = set()
         self._told: set[_Key] = set()
 
     def add(self, number: int, block_size: int, descriptor: int) -> None:
@@ -58,19 +71,12 @@ class Mapping:
 
     def view(self, piece: Range) -> memoryview:
         """The bytes of a piece; as long as anything looks at them, its block counts as seen."""
-        found, block_size = self._maps[piece.segment]
-        exporter = found.exporter(piece.offset, piece.length)
-        key = (piece.segment, piece.offset // block_size)
-        self._seen[key] += 1
-        number = self._views = self._views + 1
-        gone, watches = self._gone, self._watches
-
-        def let_go(_: weakref.ref[Any]) -> None:
-            del watches[number]
-            gone.append(key)
-
-        watches[number] = weakref.ref(exporter, let_go)
-        return view_of(exporter)
+        number, offset, length = piece
+        found, block_size = self._maps[number]
+        exporter = found.exporter(offset, length)
+        self._fresh.append(((number, offset // block_size), exporter))
+        view = memoryview(exporter).cast("B")
+        return view.toreadonly() if self.read_only else view
 
     def address(self, segment: int, offset: int) -> int:
         """Where a piece lies."""
@@ -88,14 +94,34 @@ class Mapping:
 
     def notes(self) -> Notes | None:
         """What has changed since it was asked last; None for nothing."""
+        seen, told = self._seen, self._told
+        while self._fresh:
+            key, exporter = self._fresh.pop()
+            if getrefcount(exporter) > _UNSEEN:  # the stage has kept it
+                watch = _Watch(exporter, self._gone.append)
+                watch.key = key
+                self._watches.add(watch)
+                seen[key] = seen.get(key, 0) + 1
         while self._gone:
-            key = self._gone.pop()
-            self._seen[key] -= 1
-            if not self._seen[key]:
-                del self._seen[key]
-        seen = set(self._seen)
-        if seen == self._told:
+            watch = self._gone.pop()
+            self._watches.discard(watch)
+            left = seen[watch.key] - 1
+            if left:
+                seen[watch.key] = left
+            else:
+                del seen[watch.key]
+        if seen.keys() == told:
             return None
-        found = Notes(sorted(seen - self._told), sorted(self._told - seen))
-        self._told = seen
+        found = Notes(sorted(seen.keys() - told), sorted(told - seen.keys()))
+        self._told = set(seen)
         return found
+
+
+def _unseen() -> int:
+    """What the count of references is when nothing else has an object, as ``notes`` asks."""
+    fresh = [(None, object())]
+    _, exporter = fresh.pop()
+    return getrefcount(exporter)
+
+
+_UNSEEN: Final = _unseen()

@@ -22,10 +22,9 @@ from ._limits import Limits
 from ._pool import Pool, Reserve
 from ._process import Died, Late, Process
 from ._raised import disclose
-from ._shared import Shared
+from ._shared import Shared, shared
 from ._wire import (
     BEGIN,
-    CALL,
     CLEANUP,
     CLOSE,
     END,
@@ -104,7 +103,24 @@ class Placed(PlacedStage):
 
     def __call__(self, data: Any) -> Any:
         """Call the stage in its process."""
-        return self._value(self._ask_for(CALL, data))
+        message = self._ask_for(VALUE, data)
+        process = self._process
+        if message.kind != VALUE or process is None:
+            return self._value(message)
+        try:
+            return process.value_of(message)
+        finally:
+            process.settle()
+
+    def bring(self, value: Any) -> Any:
+        """Put a frame into shared memory, where the process needs it."""
+        order = self._order
+        if not order.may_share or order.read_only:
+            return value
+        try:
+            return shared(value, self._pool)
+        except Exception:  # no memory, no descriptors: the call meets that, and says so
+            return value
 
     def cleanup(self) -> None:
         """Clean the stage up in its process, and end that."""
@@ -158,46 +174,47 @@ class Placed(PlacedStage):
 
     def _ask_for(self, kind: int, data: Any = None) -> Message:
         """What the process answers to a call."""
-        process = self._usable()
-        self._allow(self._order.limits.timeout)
+        process = self._process
+        if process is None or process.owed or process.unsure:
+            process = self._usable()
+        timeout = self._order.limits.timeout
         try:
             while True:
+                self._until = _LONGEST if timeout is None else monotonic() + timeout
                 try:
-                    self._send_call(process, kind, data)
+                    if kind == VALUE:
+                        process.call(data)
+                    else:
+                        process.send(kind)
                     break
                 except Died as error:  # before it had the whole message, so the item is unharmed
-                    if kind != CALL:
+                    if kind != VALUE:
                         raise
                     self._replace(_how(error.exitcode))
                     process = self._usable()
-                    self._allow(self._order.limits.timeout)
+                except Late:
+                    raise
+                except Exception as error:
+                    raise self._refusal(data, error) from error
             message = process.receive()
         except (Died, Late) as error:
             self._lost(error)
         self.span_ns = (message.start_ns, message.end_ns)
         return message
 
-    def _send_call(self, process: Process, kind: int, data: Any) -> None:
-        if kind != CALL:
-            process.send(kind)
-            return
-        try:
-            process.send_value(CALL, data)
-        except (Died, Late):
-            raise
-        except Exception as error:
-            raise TypeError(
-                f"the item ({type(data).__name__}) cannot be pickled for the way to the process "
-                f"of stage {self._order.path!r}: {error}. Leave out placement for a stage that "
-                f"takes such items"
-            ) from error
+    def _refusal(self, data: Any, error: Exception) -> TypeError:
+        return TypeError(
+            f"the item ({type(data).__name__}) cannot be pickled for the way to the process "
+            f"of stage {self._order.path!r}: {error}. Leave out placement for a stage that "
+            f"takes such items"
+        )
 
     def _value(self, message: Message) -> Any:
         process = self._process
         assert process is not None
         try:
             if message.kind == RAISED:
-                raise disclose(message.values)  # type: ignore[arg-type]
+                raise disclose(message.parts())  # type: ignore[arg-type]
             return process.value_of(message) if message.kind == VALUE else None
         finally:
             process.settle()
@@ -334,7 +351,7 @@ class PlacedGenerator(Placed):
 
     def __call__(self, data: Any) -> Iterator[Any]:
         """Each output of the stage, made in its process when it is asked for."""
-        message = self._ask_for(CALL, data)
+        message = self._ask_for(VALUE, data)
         del data
         ended = False
         try:

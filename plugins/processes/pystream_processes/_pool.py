@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from pystream_core import PlanError
 
-from ._memory import Map, make_nameless, view_of
+from ._memory import Map, address_of, copy, make_nameless, view_of
 from ._wire import Range
 
 VARIABLE: Final = "PYSTREAM_SHARED_MEMORY_MB"
@@ -35,9 +35,14 @@ _SEGMENT: Final = 4 << 20  # bytes; larger blocks have a segment each
 
 
 class Segment:
-    """Memory cut into blocks of one size."""
+    """Memory cut into blocks of one size.
 
-    def __init__(self, number: int, block_size: int) -> None:
+    Attributes:
+        pool: that it belongs to; None when its blocks cannot be sent any more.
+    """
+
+    def __init__(self, pool: Pool, number: int, block_size: int) -> None:
+        self.pool: Pool | None = pool
         self.number = number
         self.block_size = block_size
         self.blocks = max(1, _SEGMENT // block_size)
@@ -48,28 +53,29 @@ class Segment:
         except BaseException:
             os.close(self.descriptor)
             raise
-        self.free = list(range(self.blocks))
         self.lent: dict[int, weakref.ref[Any]] = {}  # the exporters, by block
 
     def close(self) -> None:
         """It can no longer be sent. The memory lives on as long as someone sees a block of it."""
+        self.pool = None
         os.close(self.descriptor)
 
 
 class Lease:
-    """A block that is in use, as it is for as long as ``exporter`` lives."""
+    """A block that is in use, as it is for as long as ``exporter`` lives.
 
-    __slots__ = ("exporter", "index", "segment")
+    Attributes:
+        segment, index: where it lies.
+        key: which block, for messages.
+    """
+
+    __slots__ = ("exporter", "index", "key", "segment")
 
     def __init__(self, segment: Segment, index: int, exporter: Any) -> None:
         self.segment = segment
         self.index = index
         self.exporter = exporter
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Which block."""
-        return self.segment.number, self.index
+        self.key = (segment.number, index)
 
     @property
     def address(self) -> int:
@@ -125,11 +131,13 @@ class Pool:
         self._returned: SimpleQueue[tuple[int, int]] = SimpleQueue()
         self._segments: dict[int, Segment] = {}
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
+        # Blocks by size. The one that came back last is taken first: it is still in the caches.
+        self._free: dict[int, list[tuple[Segment, int]]] = {}
         self._size = 0
         self._numbers = 0
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
         self._starved = False
-        self._waits = self._refused = self._lent = 0
+        self._waits = self._refused = self._lent = self._lent_bytes = 0
         self.generation = 0  # of the set of segments that are gone
 
     def enter(self, user: object) -> None:
@@ -154,15 +162,16 @@ class Pool:
         Blocks while the pool is full, at most a quarter of a second. None: there is none.
         """
         block_size = _class_of(size)
-        if max(block_size, _SEGMENT) > self.limit:
-            with self._turn:
-                self._refused += 1
-            return None
-        deadline = monotonic() + _PATIENCE
         with self._turn:
+            if max(block_size, _SEGMENT) > self.limit:
+                self._refused += 1
+                return None
             found = self._take(block_size)
-            if found is None and not self._starved:
+            if found is not None:
+                return found
+            if not self._starved:
                 self._waits += 1
+            deadline = monotonic() + _PATIENCE
             while found is None:
                 left = deadline - monotonic()
                 if self._starved or left <= 0 or not self._await_one(left):
@@ -171,6 +180,42 @@ class Pool:
                     return None
                 found = self._take(block_size)
             return found
+
+    def lease_ahead(self, size: int) -> Lease | None:
+        """The same for something that waits for its turn: no block beyond half of the limit, so
+        that there is room for what is under way, and none when no stage is left to take it. Never
+        waits."""
+        if not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return self._take(_class_of(size), ahead=True)
+        finally:
+            self._turn.release()
+
+    def put(
+        self, view: memoryview, *, find: bool = True, ahead: bool = False
+    ) -> tuple[Lease, Range] | None:
+        """The bytes of a view in shared memory: where they are if they lie there, else copied.
+
+        Blocks while it copies, and as ``lease`` does. None: there is no block.
+
+        Args:
+            view: of bytes.
+            find: False: copied in any case.
+            ahead: it waits for its turn; see ``lease_ahead``.
+        """
+        address, length = address_of(view), view.nbytes
+        if find:
+            found = self.find(address, length)
+            if found is not None:
+                lease, offset = found
+                if offset + length <= lease.segment.block_size:
+                    return lease, lease.range(offset, length)
+        fresh = self.lease_ahead(length) if ahead else self.lease(length)
+        if fresh is None:
+            return None
+        copy(address, fresh.address, length)
+        return fresh, fresh.range(0, length)
 
     def find(self, address: int, length: int) -> tuple[Lease, int] | None:
         """The lease of the block that these bytes lie in, and where."""
@@ -186,10 +231,6 @@ class Pool:
             found = segment.lent.get(index)
         exporter = None if found is None else found()
         return None if exporter is None else (Lease(segment, index, exporter), offset)
-
-    def owns(self, lease: Lease) -> bool:
-        """Whether a block is one of these, and can still be sent."""
-        return self._segments.get(lease.segment.number) is lease.segment
 
     def stale(self, known: set[int]) -> list[int]:
         """Which of these segments are gone."""
@@ -218,23 +259,26 @@ class Pool:
             self._accept(*back)
         return True
 
-    def _take(self, block_size: int) -> Lease | None:
+    def _take(self, block_size: int, *, ahead: bool = False) -> Lease | None:
         with self._lock:
             self._collect()
-            for segment in self._segments.values():
-                if segment.block_size == block_size and segment.free:
-                    return self._lend(segment)
-            new = max(1, _SEGMENT // block_size) * block_size
-            if self._size + new > self.limit:
-                self._drop_free()
-            if self._size + new > self.limit:
+            in_vain = ahead and not len(self._users)  # whoever brings it comes late
+            if in_vain or (ahead and (self._lent_bytes + block_size) * 2 > self.limit):
                 return None
-            return self._lend(self._add_segment(block_size))
+            free = self._free.get(block_size)
+            if not free:
+                new = max(1, _SEGMENT // block_size) * block_size
+                if self._size + new > self.limit:
+                    self._drop_free()
+                if self._size + new > self.limit:
+                    return None
+                free = self._add_segment(block_size)
+            return self._lend(*free.pop())
 
     # -- under the lock ----------------------------------------------------------------
 
     def _collect(self) -> None:
-        while True:
+        while not self._returned.empty():  # an exception for that takes longer
             try:
                 self._accept(*self._returned.get_nowait())
             except Empty:
@@ -245,34 +289,40 @@ class Pool:
         if segment is None:  # it went with the last stage
             return
         del segment.lent[index]
-        segment.free.append(index)
+        self._free[segment.block_size].append((segment, index))
         self._lent -= 1
+        self._lent_bytes -= segment.block_size
         self._starved = False
 
-    def _add_segment(self, block_size: int) -> Segment:
+    def _add_segment(self, block_size: int) -> list[tuple[Segment, int]]:
         self._numbers += 1
-        segment = Segment(self._numbers, block_size)
+        segment = Segment(self, self._numbers, block_size)
         self._segments[segment.number] = segment
         bisect.insort(self._starts, (segment.map.address, segment.number))
         self._size += segment.size
-        return segment
+        free = self._free.setdefault(block_size, [])
+        free += [(segment, index) for index in range(segment.blocks)]
+        return free
 
-    def _lend(self, segment: Segment) -> Lease:
-        index = segment.free.pop()
+    def _lend(self, segment: Segment, index: int) -> Lease:
         exporter = segment.map.exporter(index * segment.block_size, segment.block_size)
         key, come_back = (segment.number, index), self._returned.put
         segment.lent[index] = weakref.ref(exporter, lambda _: come_back(key))
         self._lent += 1
+        self._lent_bytes += segment.block_size
         return Lease(segment, index, exporter)
 
     def _drop_free(self) -> None:
         for segment in list(self._segments.values()):
-            if len(segment.free) == segment.blocks:
+            if not segment.lent:
                 self._drop(segment)
 
     def _drop(self, segment: Segment) -> None:
         segment.close()
+        free = self._free[segment.block_size]
+        free[:] = [each for each in free if each[0] is not segment]
         self._lent -= len(segment.lent)
+        self._lent_bytes -= len(segment.lent) * segment.block_size
         del self._segments[segment.number]
         self._starts.remove((segment.map.address, segment.number))
         self._size -= segment.size

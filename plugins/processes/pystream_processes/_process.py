@@ -21,26 +21,28 @@ import pickle
 import select
 import socket
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
 from . import _records
 from ._bell import Bell
 from ._launcher import close_in_forked_child, launcher
-from ._memory import address_of, copy
 from ._packing import pack, unpack
 from ._pool import Lease, Pool
 from ._server import STATUS
-from ._shared import Piece, Shared
+from ._shared import Shared
 from ._wire import (
     FORGET,
     GRANT,
     LOG,
-    NOTED,
+    NOTES,
     NUMBERS,
     PLAIN,
     SEGMENT,
+    VALUE,
     WANT,
+    Buffer,
     Inbox,
     Message,
     Part,
@@ -102,6 +104,7 @@ class Process:
         self._launched = launcher().launch()
         self._link, self._report = self._launched.link, self._launched.report
         self._link.setblocking(False)
+        self._number = self._link.fileno()
         self._poll = select.poll()
         self._poll.register(self._link, _IN)
         self._poll.register(self._report, _IN)
@@ -119,35 +122,36 @@ class Process:
         Raises:
             Died, Late: see ``receive``.
         """
-        self.unsure = True
-        if self._generation != self._pool.generation:
-            self._generation = self._pool.generation
-            for number in self._pool.stale(set(self._known)):
-                self._push(frame(FORGET, [NUMBERS.pack(number, self._known.pop(number))]))
-        self._push(frame(kind, parts))
-        self.owed = True
-        self.unsure = False
+        self._ask(frame(kind, parts))
 
-    def send_value(self, kind: int, value: Any) -> None:
-        """Send a value; its large buffers through shared memory.
+    def call(self, value: Any) -> None:
+        """Send a call of the stage; large buffers through shared memory.
 
         Raises:
-            Exception: whatever its pickling raises; nothing has been sent.
+            Exception: whatever the pickling of the value raises; nothing has been sent.
             Died, Late: see ``receive``.
         """
         try:
-            if type(value) is Shared and value.lies_in(self._pool):
-                parts = value.parts(self._lend)
-            else:
-                value = value.resolve() if type(value) is Shared else value  # from elsewhere
-                parts, _ = pack(value, self._place)
+            buffers = self._framed(value)
         except BaseException:
             self._used.clear()
             raise
-        self.send(kind, parts)
+        self._ask(buffers)
+
+    def _framed(self, value: Any) -> list[Buffer]:
+        if type(value) is Shared:
+            for lease in value.leases:
+                if lease.segment.pool is not self._pool:  # it is from elsewhere
+                    value = value.resolve()
+                    break
+                self._lend(lease)
+            else:
+                return [value.message.data]
+        parts, plain = pack(value, self._place)
+        return frame(VALUE | PLAIN if plain else VALUE, parts)
 
     def receive(self) -> Message:
-        """The answer. Log records and wishes for memory are seen to on the way.
+        """The answer. Log records, notes and wishes for memory are seen to on the way.
 
         Raises:
             Died: the process ended without an answer.
@@ -155,17 +159,20 @@ class Process:
         """
         while True:
             self.unsure = True
-            message = self._inbox.take()
-            if message is None:
+            message = self._inbox.take() if self._inbox.rest else None
+            while message is None:
                 self.unsure = False
-                self._fill()
-            elif message.kind == LOG:
+                self._wait(_IN)
+                self.unsure = True
+                message = self._read()
+            if message.kind == LOG:
                 self.unsure = False
-                _records.handle(_inline(message))
+                _records.handle(message.inline())
             elif message.kind == WANT:
-                self._grant(int.from_bytes(_inline(message), "little"))
-            else:
+                self._grant(int.from_bytes(message.inline(), "little"))
+            elif message.kind == NOTES:
                 self._note(message)
+            else:
                 self.owed = self.unsure = False
                 return message
 
@@ -176,39 +183,47 @@ class Process:
         Raises:
             Exception: whatever its unpickling raises.
         """
-        parts = message.values
-        if not message.flags & PLAIN:
-            return unpack(parts, self._view)
-        return Shared([self._piece(part) if isinstance(part, Range) else part for part in parts])
+        if message.plain:
+            piece = message.piece
+            if piece is not None:
+                return Shared(message, (self._lease_of(piece),))
+            leases = [self._lease_of(each) for each in message.ranges()]
+            if leases:
+                return Shared(message, leases)
+        return unpack(message.parts(), self._view, plain=message.plain)
 
     def settle(self) -> None:
         """The answer has been seen to: let go what went with the question."""
         self._used.clear()
 
+    def _ask(self, buffers: Sequence[Buffer]) -> None:
+        self.unsure = True
+        if self._generation != self._pool.generation:
+            self._generation = self._pool.generation
+            for number in self._pool.stale(set(self._known)):
+                self._push(frame(FORGET, [NUMBERS.pack(number, self._known.pop(number))]))
+        self._push(buffers)
+        self.owed = True
+        self.unsure = False
+
     def _note(self, message: Message) -> None:
-        if message.flags & NOTED:
-            kept, released = pickle.loads(_inline(message))
-            for key in kept:
-                self._kept[key] = self._used[key]
-            for key in released:
-                del self._kept[key]
+        kept, released = pickle.loads(message.inline())
+        for key in kept:
+            self._kept[key] = self._used[key]
+        for key in released:
+            del self._kept[key]
 
     # -- shared memory -----------------------------------------------------------------
 
     def _place(self, view: memoryview) -> Range | None:
-        address = address_of(view)
-        found = self._pool.find(address, view.nbytes) if self._may_share else None
-        if found is not None:
-            lease, offset = found
-            if offset + view.nbytes <= lease.segment.block_size:
-                return self._lend(lease, offset, view.nbytes)
-        fresh = self._pool.lease(view.nbytes)
-        if fresh is None:
+        put = self._pool.put(view, find=self._may_share)
+        if put is None:
             return None
-        copy(view, fresh.address)
-        return self._lend(fresh, 0, view.nbytes)
+        lease, piece = put
+        self._lend(lease)
+        return piece
 
-    def _lend(self, lease: Lease, offset: int, length: int) -> Range:
+    def _lend(self, lease: Lease) -> None:
         segment = lease.segment
         if segment.number not in self._known:
             message = frame(SEGMENT, [NUMBERS.pack(segment.number, segment.block_size)])
@@ -217,68 +232,75 @@ class Process:
             self._known[segment.number] = segment.block_size
             self.unsure = False
         self._used[lease.key] = lease
-        return lease.range(offset, length)
 
     def _grant(self, size: int) -> None:
         lease = self._pool.lease(size)
-        self.send(GRANT, [] if lease is None else [self._lend(lease, 0, size)])
+        if lease is None:
+            self._ask(frame(GRANT))
+            return
+        self._lend(lease)
+        self._ask(frame(GRANT, [lease.range(0, size)]))
 
-    def _piece(self, piece: Range) -> Piece:
-        key = (piece.segment, piece.offset // self._known[piece.segment])
-        return Piece(self._used.get(key) or self._kept[key], piece)
+    def _lease_of(self, piece: Range) -> Lease:
+        segment, offset, _ = piece
+        key = (segment, offset // self._known[segment])
+        return self._used.get(key) or self._kept[key]
 
     def _view(self, piece: Range) -> memoryview:
-        return self._piece(piece).view()
+        return self._lease_of(piece).view(piece)
 
     # -- waiting -----------------------------------------------------------------------
 
-    def _push(self, buffers: Sequence[Any], descriptors: Sequence[int] = ()) -> None:
+    def _push(self, buffers: Sequence[Buffer], descriptors: Sequence[int] = ()) -> None:
         for buffer in buffers:
-            rest = memoryview(buffer).cast("B")
-            while rest:
+            left = len(buffer)
+            while left:
                 try:
                     if descriptors:
-                        sent = socket.send_fds(self._link, [rest], list(descriptors))
+                        left -= socket.send_fds(self._link, [buffer], descriptors)
                     else:
-                        sent = self._link.send(rest)
+                        left -= self._link.send(buffer)
                 except BlockingIOError:
                     self._wait(_OUT)
                     continue
                 except OSError:
                     raise Died(self._exitcode()) from None
-                rest, descriptors = rest[sent:], ()
+                descriptors = ()
+                if left:
+                    buffer = memoryview(buffer)[-left:]
 
-    def _fill(self) -> None:
-        self._wait(_IN)
-        self.unsure = True
+    def _read(self) -> Message | None:
+        """Take in what there is; the next message, if that makes it complete."""
         try:
             piece = self._link.recv(self._inbox.missing)
         except BlockingIOError:
-            self.unsure = False
-            return
+            return None
         except OSError:
             piece = b""
         if not piece:
             raise Died(self._exitcode())
-        self._inbox.feed(piece)
-        self.unsure = False
+        return self._inbox.feed(piece)
 
     def _wait(self, event: int) -> None:
         """Wait for the socket."""
-        link = self._link.fileno()
+        link = self._number
         if event == _OUT:
             self._poll.modify(link, _OUT)
         try:
             while True:
-                left = self._deadline() - monotonic()
+                until = self._deadline()
+                left = until - monotonic() if until < inf else inf
                 if left <= 0:
                     raise Late
-                ready = dict(self._poll.poll(None if left > 1e6 else left * 1e3 + 1))
-                if link in ready:
+                ready = self._poll.poll(None if left > 1e6 else left * 1e3 + 1)
+                if len(ready) == 1 and ready[0][0] == link:
                     return
-                if self._bell.fileno() in ready:
+                found = dict(ready)
+                if link in found:
+                    return
+                if self._bell.fileno() in found:
                     self._bell.silence()
-                if self._report.fileno() in ready:
+                if self._report.fileno() in found:
                     raise Died(self._exitcode())
         finally:
             if event == _OUT:
@@ -337,9 +359,3 @@ class Process:
 
 # Blocks of processes that did not die when they were killed: never lent again.
 _undead: list[Lease] = []
-
-
-def _inline(message: Message) -> bytearray:
-    part = message.parts[0]
-    assert isinstance(part, bytearray)
-    return part

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from pystream_core import Handle
 
+from ._packing import head_of, unpack, unpickled
 from ._pool import Lease, Pool
-from ._wire import Part, Range
-
-
-class Piece(NamedTuple):
-    """A piece of a block, which keeps it lent."""
-
-    lease: Lease
-    range: Range
-
-    def view(self) -> memoryview:
-        """Its bytes."""
-        return self.lease.view(self.range)
+from ._wire import PLAIN, VALUE, Message, Range, pair
 
 
 class Shared(Handle):
@@ -31,17 +21,23 @@ class Shared(Handle):
     release, and not before the last view that ``resolve`` gave is gone.
 
     Args:
-        parts: a pickle and the buffers beside it.
+        message: that it came in: a pickle and the buffers beside it.
+        leases: of the blocks that these lie in, one for each range in turn.
+
+    Attributes:
+        message, leases: the same.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("leases", "message")
 
-    def __init__(self, parts: Sequence[bytearray | Piece]) -> None:
-        self._parts = tuple(parts)
+    def __init__(self, message: Message, leases: Sequence[Lease]) -> None:
+        self.message = message
+        self.leases = leases
 
     def resolve(self) -> Any:
         """The value, which lies over the blocks without a copy."""
-        return unpickled(*map(_seen, self._parts))
+        leases = iter(self.leases)
+        return unpack(self.message.parts(), lambda part: next(leases).view(part), plain=True)
 
     def retain(self) -> None:
         """Nothing to do: who has this object owns it."""
@@ -49,28 +45,21 @@ class Shared(Handle):
     def release(self) -> None:
         """The same."""
 
-    def lies_in(self, pool: Pool) -> bool:
-        """Whether all its blocks belong to this pool."""
-        return all(pool.owns(part.lease) for part in self._parts if isinstance(part, Piece))
-
-    def parts(self, lend: Callable[[Lease, int, int], Range]) -> list[Part]:
-        """What to send to a process, which is lent the blocks."""
-        return [
-            lend(part.lease, part.lease.offset_of(part.range), part.range.length)
-            if isinstance(part, Piece)
-            else part
-            for part in self._parts
-        ]
-
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """As a member of what a join brings together: its buffers stay beside the pickle."""
-        return unpickled, tuple(pickle.PickleBuffer(_seen(part)) for part in self._parts)
+        leases = iter(self.leases)
+        return unpickled, tuple(
+            pickle.PickleBuffer(next(leases).view(part) if isinstance(part, Range) else part)
+            for part in self.message.parts()
+        )
 
 
-def unpickled(stream: Any, *buffers: Any) -> Any:
-    """The value of a pickle and its buffers."""
-    return pickle.loads(stream, buffers=buffers)
-
-
-def _seen(part: bytearray | Piece) -> Any:
-    return part.view() if isinstance(part, Piece) else part
+def shared(value: Any, pool: Pool) -> Any:
+    """An array in shared memory as a handle, so that it is there before it is needed; the value
+    itself when it is no such array, or when memory is short. Blocks while it copies."""
+    head = head_of(value)
+    put = None if head is None else pool.put(pickle.PickleBuffer(value).raw(), ahead=True)
+    if head is None or put is None:
+        return value
+    lease, piece = put
+    return Shared(Message(pair(VALUE | PLAIN, head, piece)), (lease,))

@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -15,8 +16,8 @@ from pystream_processes._memory import address_of, copy
 from pystream_processes._pool import Pool, PoolStatistics, pool
 from pystream_processes._shared import Shared
 
-from pystream_core import Pipeline, PlanError, Retry, Stage, placement
-from pystream_core.testing import wait_until
+from pystream_core import SKIP, Pipeline, PlanError, Retry, Stage, placement
+from pystream_core.testing import in_thread, wait_until
 
 numpy = pytest.importorskip("numpy")
 
@@ -118,6 +119,197 @@ def test_arrays_can_be_written_to(pipelines: Make) -> None:
         (result,) = pipeline.stream([numpy.zeros(size)])
         result += 1
         assert result.sum() == 2 * size
+    pipeline.cleanup()
+
+
+def reshaped(frame: Any) -> Any:
+    """The same frame with its places changed, all of it in place."""
+    frame.shape = frame.shape[::-1]
+    frame += 1
+    return frame
+
+
+def retyped(frame: Any) -> Any:
+    """The same frame, read as other numbers."""
+    frame.dtype = "f4"
+    return frame
+
+
+def locked(frame: Any) -> Any:
+    """The same frame, not to be written to any more."""
+    frame.flags.writeable = False
+    return frame
+
+
+@pytest.mark.filterwarnings("ignore:Setting the .* on a NumPy array:DeprecationWarning")
+@pytest.mark.parametrize(
+    "stage",
+    [in_place, reshaped, retyped, locked, lambda frame: frame.T, lambda frame: frame[10:]],
+    ids=["in_place", "reshaped", "retyped", "locked", "transposed", "cut"],
+)
+def test_a_frame_is_what_the_stage_made_of_it(pipelines: Make, stage: Any) -> None:
+    """However little of it has changed: as in a process of one's own, in the next stage and for
+    the reader."""
+
+    def described(frame: Any) -> tuple[Any, ...]:
+        flags = frame.flags
+        layout = (flags.writeable, flags.c_contiguous, flags.f_contiguous)
+        return frame.shape, str(frame.dtype), layout, frame.tolist()
+
+    frames = [numpy.arange(70_000, dtype="i4").reshape(70, 1000) + n for n in range(3)]
+    expected = [described(stage(frame.copy())) for frame in frames]
+    pipeline = placed(pipelines, stage)
+    assert [described(result) for result in pipeline.stream(frames)] == expected
+    pipeline.cleanup()
+    pipeline = placed(pipelines, stage, described)
+    assert list(pipeline.stream(frames)) == expected
+    pipeline.cleanup()
+
+
+def test_arrays_of_many_kinds_are_told_apart(pipelines: Make) -> None:
+    """Also when there are more of them than are known by heart, and when they are equal but for
+    what is not compared."""
+    kinds = [numpy.zeros((300 + n, 300), "u1") for n in range(300)]
+    kinds += [numpy.zeros((300 + n, 300), "u1", order="F") for n in range(10)]
+    tagged = numpy.zeros((300, 300), numpy.dtype("u1", metadata={"of": "camera"}))
+    frozen = numpy.zeros((300, 300), "u1")
+    frozen.flags.writeable = False
+    kinds += [tagged, kinds[0], frozen, kinds[0], tagged, numpy.zeros((300, 300), ">u2")]
+
+    def described(frame: Any) -> tuple[Any, ...]:
+        flags = frame.flags
+        layout = (flags.writeable, flags.c_contiguous, flags.f_contiguous)
+        return frame.shape, frame.dtype.str, dict(frame.dtype.metadata or {}), layout
+
+    pipeline = placed(pipelines, same, described)
+    assert list(pipeline.stream(kinds)) == list(map(described, kinds))
+    pipeline.cleanup()
+
+
+@pytest.mark.parametrize("before", [(), (in_place,)], ids=["source", "stage"])
+def test_what_waits_lies_in_shared_memory_already(
+    pipelines: Make, small: Pool, tmp_path: Path, before: tuple[Any, ...]
+) -> None:
+    """Whoever hands frames to a placed stage puts them there meanwhile."""
+    opened = tmp_path / "open"
+
+    def when_open(frame: Any) -> Any:
+        assert wait_until(opened.exists)
+        return frame
+
+    pipeline = pipelines()
+    for stage in before:
+        pipeline.add(stage)
+    pipeline.add(when_open, capacity=3, **PLACED)
+    pipeline.parallelize()
+    frames = [numpy.full(MB, n, "u1") for n in range(10)]
+    results = in_thread(lambda: [int(frame[-1]) for frame in pipeline.stream(frames)])
+    # In the stage's hand, three that wait for it, and one that waits for a place.
+    assert wait_until(lambda: small.statistics().lent == 5)
+    opened.touch()
+    assert results.wait().value == [n + len(before) for n in range(10)]
+    assert small.statistics().refused == small.statistics().waits == 0
+    del results
+    pipeline.cleanup()
+
+
+def test_what_cannot_be_brought_is_tried_again(
+    pipelines: Make, small: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the call, which can say what is wrong."""
+    real, failed = _pool.make_nameless, threading.Event()
+
+    def fails_once(size: int) -> int:
+        if not failed.is_set():
+            failed.set()
+            raise OSError("too many open files")
+        return real(size)
+
+    monkeypatch.setattr(_pool, "make_nameless", fails_once)
+    pipeline = placed(pipelines, in_place)
+    frames = [numpy.full(MB, n, "u1") for n in range(5)]
+    assert [int(frame[-1]) for frame in pipeline.stream(frames)] == [1, 2, 3, 4, 5]
+    assert failed.is_set()
+    pipeline.cleanup()
+
+
+def test_what_waits_takes_half_of_the_memory_at_most(
+    pipelines: Make, small: Pool, tmp_path: Path
+) -> None:
+    """So that there is room for what is under way; the rest waits as it is."""
+    opened = tmp_path / "open"
+
+    def when_open(frame: Any) -> Any:
+        assert wait_until(opened.exists)
+        return frame + 1
+
+    pipeline = pipelines()
+    pipeline.add(when_open, capacity=20, **PLACED)
+    pipeline.parallelize()
+    read = threading.Event()
+
+    def frames() -> Iterator[Any]:
+        for n in range(25):
+            if n == 21:
+                read.set()
+            yield numpy.full(MB, n, "u1")
+
+    results = in_thread(lambda: [int(frame[-1]) for frame in pipeline.stream(frames())])
+    assert read.wait(10)
+    assert small.statistics().lent == 8
+    opened.touch()
+    assert results.wait().value == list(range(1, 26))
+    assert small.statistics().refused == small.statistics().waits == 0
+    pipeline.cleanup()
+
+
+@pytest.mark.parametrize("options", [{"on_error": Retry(1)}, {"overflow": "drop_newest"}])
+def test_what_may_be_in_vain_or_needed_again_waits_as_it_is(
+    pipelines: Make, small: Pool, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Items that may be dropped, and those of a stage that is called again with the same."""
+    opened = tmp_path / "open"
+
+    def when_open(frame: Any) -> Any:
+        assert wait_until(opened.exists)
+        return frame
+
+    pipeline = pipelines()
+    pipeline.add(when_open, capacity=3, **options, **PLACED)
+    pipeline.parallelize()
+    read = threading.Event()
+
+    def frames() -> Iterator[Any]:
+        for n in range(5):
+            yield numpy.full(MB, n, "u1")
+        read.set()
+
+    results = in_thread(lambda: [int(frame[-1]) for frame in pipeline.stream(frames())])
+    assert wait_until(lambda: small.statistics().lent == 1)
+    assert wait_until(lambda: pipeline.statistics().admitted >= 4)
+    assert small.statistics().lent == 1
+    opened.touch()
+    assert results.wait().value[0] == 0
+    assert read.wait(10)
+    pipeline.cleanup()
+
+
+def test_the_item_of_a_failure_is_the_frame(pipelines: Make) -> None:
+    """Also when it has waited in shared memory."""
+
+    def refuse(frame: Any) -> Any:
+        raise ValueError(int(frame[0]))
+
+    failures: list[Any] = []
+    pipeline = pipelines()
+    pipeline.add(refuse, on_error=lambda failure: failures.append(failure) or SKIP, **PLACED)
+    pipeline.parallelize()
+    frames = [numpy.full(MB, n, "u1") for n in range(20)]
+    assert list(pipeline.stream(frames)) == []
+    assert len(failures) == 20
+    for failure, frame in zip(failures, frames, strict=True):
+        assert numpy.array_equal(failure.item, frame)
+    failures.clear()
     pipeline.cleanup()
 
 
@@ -359,6 +551,44 @@ def test_an_empty_wait_is_not_repeated(entered: Pool) -> None:
     assert entered.statistics().refused == 21
 
 
+def test_memory_ahead_is_half_of_it(entered: Pool) -> None:
+    """And never waits, also when someone else does."""
+    held = [entered.lease_ahead(MB) for _ in range(9)]
+    assert [lease is not None for lease in held] == [True] * 8 + [False]
+    held += [entered.lease(4 * MB) for _ in range(2)]
+    assert entered.statistics().refused == 0
+    waiter = in_thread(lambda: entered.lease(4 * MB))
+    assert wait_until(lambda: entered.statistics().waits == 1)
+    del held[0]
+    assert entered.lease_ahead(MB) is None
+    del held[:], waiter
+    assert wait_until(lambda: entered.lease_ahead(MB) is not None)
+
+
+def test_nothing_is_lent_ahead_when_no_stage_is_left() -> None:
+    """Whoever feeds a source may come late."""
+    made = Pool(16 * MB)
+    assert made.lease_ahead(MB) is None
+    made.enter(made)
+    assert made.lease_ahead(MB) is not None
+    made.leave(made)
+    assert made.lease_ahead(MB) is None
+    assert made.statistics().size == 0
+
+
+def test_the_block_that_came_back_last_is_lent_first(entered: Pool) -> None:
+    """It is still in the processor's caches."""
+    one, two, three = (entered.lease(5 * MB) for _ in range(3))
+    assert one
+    assert two
+    assert three
+    key = two.key
+    del one, two
+    again = entered.lease(5 * MB)
+    assert again is not None
+    assert again.key == key
+
+
 def test_free_memory_of_another_size_makes_room(entered: Pool) -> None:
     """The bound is for all sizes together."""
     small_ones = [entered.lease(100_000) for _ in range(100)]
@@ -400,7 +630,7 @@ def test_a_copy_of_what_cannot_be_written_to(entered: Pool) -> None:
     """bytes can be looked at and copied like anything else."""
     lease = entered.lease(100_000)
     assert lease is not None
-    copy(memoryview(b"abc" * 100), lease.address)
+    copy(address_of(memoryview(b"abc" * 100)), lease.address, 300)
     assert bytes(lease.view(lease.range(3, 3))) == b"abc"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import given, strategies as st
-from pystream_processes._wire import NOTED, PLAIN, VALUE, Inbox, Message, Range, frame
+from pystream_processes._wire import PLAIN, VALUE, Inbox, Message, Range, frame
 
 parts = st.lists(
     st.binary(max_size=200)
@@ -13,31 +13,50 @@ parts = st.lists(
 
 
 @given(
-    messages=st.lists(st.tuples(st.integers(0, 255), parts), max_size=5),
+    messages=st.lists(st.tuples(st.integers(0, 127), st.booleans(), parts), max_size=5),
     cut=st.integers(1, 100),
 )
 def test_what_is_sent_is_received(messages: list, cut: int) -> None:
     """Kinds, parts and clock readings, however the stream is cut."""
     stream = b"".join(
-        bytes(piece) for kind, each in messages for piece in frame(kind, each, 5, 2**60)
+        bytes(piece)
+        for kind, plain, each in messages
+        for piece in frame(kind | PLAIN * plain, each, 5, 2**60)
     )
     inbox = Inbox()
     received: list[Message] = []
     for begin in range(0, len(stream), cut):
-        inbox.feed(stream[begin : begin + cut])
-        while (message := inbox.take()) is not None:
+        message = inbox.feed(stream[begin : begin + cut])
+        while message is not None:
             received.append(message)
-    assert [(each.kind | each.flags, each.parts) for each in received] == messages
+            message = inbox.take()
+    assert [(each.kind, each.plain, each.parts()) for each in received] == messages
     assert all((each.start_ns, each.end_ns) == (5, 2**60) for each in received)
+    for message, (_, _, given_parts) in zip(received, messages, strict=True):
+        assert message.ranges() == [each for each in given_parts if isinstance(each, Range)]
 
 
-def test_notes_are_no_values() -> None:
-    """They go ahead of the parts of an answer, and say so."""
+@given(plain=st.booleans(), content=parts)
+def test_a_message_can_be_sent_again(plain: bool, content: list) -> None:
+    """As it came, and with other clock readings."""
     inbox = Inbox()
-    inbox.feed(b"".join(map(bytes, frame(VALUE | NOTED | PLAIN, [b"notes", b"value"]))))
-    message = inbox.take()
+    message = inbox.feed(b"".join(map(bytes, frame(VALUE | PLAIN * plain, content, 5, 6))))
     assert message is not None
-    assert (message.kind, message.flags, message.values) == (VALUE, NOTED | PLAIN, [b"value"])
+    same, again = inbox.feed(message.data), inbox.feed(message.again(7, 8))
+    assert same is not None
+    assert again is not None
+    for each in (same, again):
+        assert (each.kind, each.plain, each.parts()) == (VALUE, plain, content)
+    assert (same.start_ns, same.end_ns) == (5, 6)
+    assert (again.start_ns, again.end_ns) == (7, 8)
+
+
+def test_arrays_can_be_made_over_what_was_inline() -> None:
+    """A buffer that came in the message may be written to."""
+    inbox = Inbox()
+    message = inbox.feed(b"".join(map(bytes, frame(VALUE, [b"pickle", b"buffer"]))))
+    assert message is not None
+    assert list(map(type, message.parts())) == [bytes, bytearray]
 
 
 def test_large_parts_are_not_joined() -> None:
@@ -46,7 +65,7 @@ def test_large_parts_are_not_joined() -> None:
     header, body = frame(1, [memoryview(large)])
     assert body.obj is large
     inbox = Inbox()
-    inbox.feed(bytes(header) + large[:5])
-    assert inbox.take() is None
-    inbox.feed(large[5:])
-    assert inbox.take() == Message(1, 0, [bytearray(large)], 0, 0)
+    assert inbox.feed(bytes(header) + large[:5]) is None
+    message = inbox.feed(large[5:])
+    assert message is not None
+    assert (message.kind, message.plain, message.parts()) == (1, False, [large])

@@ -259,10 +259,13 @@ class ThreadsExecutor(Executor):
         append = channel.items.append
         spare = run.spares.popleft
         acquire, release = front.acquire, front.release  # half the time of a with statement
+        bring = self._lanes[0].bring
         feeding.in_source = True
         try:
             for item in items:
                 feeding.in_source = False
+                if bring is not None:
+                    item = bring(item)
                 try:
                     envelope = spare()
                     envelope.value = item
@@ -271,6 +274,10 @@ class ThreadsExecutor(Executor):
                 item = None  # let go when its last stage is done with it
                 acquire()
                 try:
+                    if not channel.room:
+                        channel.room = channel.ask_now()
+                        if channel.room > 1 and self._waiting:
+                            channel.call()
                     # As run.accept() does; whatever halts the run has shut the front.
                     sent = channel.room and not (self._shut or feeding.stopping)
                     if sent:
@@ -284,7 +291,10 @@ class ThreadsExecutor(Executor):
                             channel.wake()
                 finally:
                     release()
-                if not (sent or self.admit_wanted(envelope, feeding)) or feeding.stopping:
+                if not (sent or self.admit_wanted(envelope, feeding)):
+                    run.let_go(envelope)
+                    return
+                if feeding.stopping:
                     return
                 del envelope
                 feeding.in_source = True

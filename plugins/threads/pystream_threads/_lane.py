@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from queue import Empty
 from time import perf_counter_ns
 from typing import Any
@@ -17,6 +17,7 @@ from pystream_core import (
     ChannelClosed,
     Envelope,
     Instance,
+    PlacedStage,
     Run,
     StageError,
     Step,
@@ -62,8 +63,12 @@ class Lane:
             closing=STOP,
         )
         self.sequencer: Sequencer | None = None
+        self._put = self.channel.sender(self._refused)
+        feeders = [run.plan.stages[feeder] for feeder in run.plan.graph.feeders[segment[0]]]
+        # what a placed stage gives out is where it is
+        brings = options.placement and any(not each.options.placement for each in feeders)
         self.put: Callable[[Envelope], None] = {
-            "block": self.channel.sender(self._refused),
+            "block": self._bring_and_put if brings else self._put,
             "drop_newest": self._put_or_drop,
             "drop_oldest": self._put_in_place_of_oldest,
         }[options.overflow]
@@ -93,6 +98,13 @@ class Lane:
             self.sequencer = Sequencer(
                 self.channel, self.send, self.post, ordered=self.ordered, adapt=self.adapts
             )
+
+    @cached_property
+    def bring(self) -> Callable[[Any], Any] | None:
+        """What moves a value to where its stage works, while that works on another one; None when
+        the stage is not placed. To be asked when every stage is set up."""
+        stage = self.run.instances[self.segment.start].of_worker(0).stage
+        return stage.bring if self.blocks and isinstance(stage, PlacedStage) else None
 
     def take(self) -> tuple[Any, int]:
         """What comes next, with its ticket; for lanes with several workers."""
@@ -126,6 +138,11 @@ class Lane:
             else:
                 result.arrive(False)
         self.channel.close()  # for a worker left behind that comes back after all
+
+    def _bring_and_put(self, envelope: Envelope) -> None:
+        if self.bring is not None:
+            envelope.value = self.bring(envelope.value)
+        self._put(envelope)
 
     def _refused(self, envelope: Envelope) -> None:
         self.run.lose(envelope, self.segment.start, self._trace)

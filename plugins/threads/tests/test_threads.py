@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pystream_core import Pipeline, PlanError, Stage
-from pystream_core.testing import wait_until
+from pystream_core.testing import Tracker, in_thread, wait_until
 
 
 @pytest.fixture
@@ -75,6 +75,39 @@ def test_drop_oldest_never_blocks_its_sender(gate: threading.Event) -> None:
     assert statistics.admitted == 200
     assert statistics.completed + statistics.dropped["overflow"] == 200
     assert statistics.completed >= 2
+
+
+@pytest.mark.parametrize("before", [(), (lambda item: item,)], ids=["source", "stage"])
+def test_what_waits_for_a_placed_stage_has_been_brought(
+    gate: threading.Event, tracked_placement: Tracker, before: tuple[Any, ...]
+) -> None:
+    """By whoever handed it on, while the stage worked on another item."""
+    pipeline = Pipeline()
+    for stage in before:
+        pipeline.add(stage)
+    pipeline.add(lambda item: gate.wait(10) and item, capacity=3, placement="tracked")
+    with pipeline.parallelize():
+        results = in_thread(lambda: list(pipeline.stream(range(9))))
+        # In hand, three that wait, and one that waits for room.
+        assert wait_until(lambda: tracked_placement.brought == 5)
+        assert tracked_placement.owned() == list(range(5))
+        gate.set()
+        assert results.wait().value == list(range(9))
+    assert tracked_placement.owned() == tracked_placement.broken == []
+
+
+def test_what_may_be_dropped_is_not_brought(
+    gate: threading.Event, tracked_placement: Tracker
+) -> None:
+    """It would be for nothing."""
+    pipeline = Pipeline()
+    pipeline.add(lambda item: gate.wait(10) and item, overflow="drop_newest", placement="tracked")
+    with pipeline.parallelize():
+        results = in_thread(lambda: list(pipeline.stream(range(9))))
+        assert wait_until(lambda: pipeline.statistics().dropped.get("overflow", 0) > 3)
+        gate.set()
+        assert results.wait().value[0] == 0
+    assert tracked_placement.brought == 0
 
 
 def test_a_trivial_stage_before_a_slow_one_holds_a_handful(gate: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import multiprocessing
 import statistics
 import time
@@ -64,7 +65,28 @@ def one_copy(frame: Any, frames: int) -> float:
     """Seconds per copy of a frame into memory that is there, a few places in turn."""
     import numpy as np
 
-    places = [np.ones_like(frame) for _ in range(8)]
+    return _copies(frame, [np.ones_like(frame) for _ in range(8)], frames)
+
+
+def one_copy_to_share(frame: Any, frames: int) -> float:
+    """The same into memory that other processes can see: its pages are small ones on most
+    systems, and looking them up takes time."""
+    import numpy as np
+
+    length = -(-frame.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, 8 * length)
+    places = [
+        np.frombuffer(memory, frame.dtype, frame.size, number * length).reshape(frame.shape)
+        for number in range(8)
+    ]
+    for place in places:
+        place[:] = 1
+    return _copies(frame, places, frames)
+
+
+def _copies(frame: Any, places: list[Any], frames: int) -> float:
+    import numpy as np
+
     begin = time.perf_counter()
     for place in itertools.islice(itertools.cycle(places), frames):
         np.copyto(place, frame)
@@ -99,6 +121,7 @@ def measure(settings: Settings) -> Outcome:
         {
             "frames": partial(per_item, ours, many, [touch] * STAGES),
             "one copy": partial(one_copy, frame, len(many)),
+            "one copy to share": partial(one_copy_to_share, frame, len(many)),
             "frames, pypeln": partial(per_item, peers.pypeln_processes, few, [touch] * STAGES),
             "frames, queues": partial(per_item, chains.processes, few, [touch] * STAGES),
             "computing": partial(per_item, ours, numbers, [compute] * 2),
@@ -133,6 +156,9 @@ def measure(settings: Settings) -> Outcome:
             Figure("pypeln", rate("frames, pypeln"), "frames/s"),
             Figure("multiprocessing.Queue by hand", rate("frames, queues"), "frames/s"),
             Figure("one copy of the frame", rate("one copy"), "frames/s"),
+            Figure(
+                "one copy into memory that can be shared", rate("one copy to share"), "frames/s"
+            ),
             Figure(
                 "two stages of 5 ms in Python: throughput",
                 rounds.ratio("ideal", "computing"),
