@@ -531,3 +531,15 @@ def test_what_is_said_of_speed_stands_in_the_published_table() -> None:
     times = re.findall(r"(?:\(|by hand |pypeln )(\d\.\d\d)(?: times serial|,|\))", page)
     assert len(times) == 3
     assert [each for each in times if f"| {each} x " not in table] == []
+    frames = re.search(r"at ([\d.]+) of the rate of one copy \((\d+) times pypeln's\)", page)
+    assert frames is not None
+    measured = [
+        re.search(rf"^\| +\| {re.escape(name)} +\| ([\d.]+) x", table, re.MULTILINE)
+        for name in (
+            "rate / that of one copy of the frame",
+            "1080p frames, three stages: pypeln / ours",
+        )
+    ]
+    assert [float(each) for each in frames.groups()] == [
+        round(float(each[1]), digits) for each, digits in zip(measured, (2, 0), strict=True) if each
+    ]

@@ -51,6 +51,16 @@ def test_a_message_can_be_sent_again(plain: bool, content: list) -> None:
     assert (again.start_ns, again.end_ns) == (7, 8)
 
 
+def test_many_parts_are_no_pair() -> None:
+    """Not even when the lower byte of their number is that of two."""
+    many = [b"pickle", Range(1, 2, 3), *[b"", Range(4, 5, 6)] * 128]
+    message = Inbox().feed(b"".join(map(bytes, frame(VALUE | PLAIN, many))))
+    assert message is not None
+    assert message.piece is None
+    assert message.pieces == len(many) == 258
+    assert message.parts() == many
+
+
 def test_arrays_can_be_made_over_what_was_inline() -> None:
     """A buffer that came in the message may be written to."""
     inbox = Inbox()
