@@ -134,9 +134,7 @@ class Step:
             return self.failed(envelope, error)
         end = perf_counter_ns()
         if self._placed is not None:
-            begun, ended = self._placed.span_ns
-            if start <= begun <= ended <= end:  # as _times() does
-                start, end = begun, ended
+            start, end = self._times(start, end)
         if value is SKIP:
             self._span(envelope, start, end, "filtered")
             counters.filtered += 1
@@ -652,7 +650,7 @@ class Step:
 
 def _call_opened(stage: Callable[[Any], Any], takes: Takes, item: Any) -> Any:
     """Call a stage with what it gets in place of a handle."""
-    return stage(item if type(item) in takes else opened(item, takes))
+    return stage(opened(item, takes))
 
 
 async def _raise(error: Exception) -> Any:

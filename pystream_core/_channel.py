@@ -151,15 +151,6 @@ class Channel(Generic[T]):
             raise ChannelClosed
         return lot  # type: ignore[no-any-return]
 
-    def ask_now(self) -> int:
-        """The same without any wait; 0 when there are none, or when the channel is closed."""
-        if self._credits.empty():
-            return 0
-        try:
-            return self.ask(0) or 0
-        except ChannelClosed:
-            return 0
-
     def call(self) -> None:
         """Let one of those who wait in ``ask`` look at ``room``. Never blocks."""
         self._credits.put(0)

@@ -100,7 +100,11 @@ def opened(value: Any, takes: Takes = ()) -> Any:
     Raises:
         Exception: the value cannot be had any more.
     """
-    if not is_handle(value) or any(kind in type(value).__mro__ for kind in takes):
+    if (
+        type(value) in takes
+        or not is_handle(value)
+        or any(kind in type(value).__mro__ for kind in takes)
+    ):
         return value
     return value.composed(takes) if type(value) is Joined else value.resolve()
 
@@ -135,7 +139,7 @@ def retain(value: Any) -> None:
 
 def release(value: Any) -> None:
     """One owner less."""
-    if Handle in type(value).__mro__:
+    if is_handle(value):
         _guarded(value.release)
 
 

@@ -72,11 +72,11 @@ class PlacedStage(Stage[Any]):
         """What is to wait in front of this stage: the value itself, or in its place a handle, of a
         class in ``takes``, with one reference.
 
-        Called by whoever hands the item to this stage, in its thread, while the stage works on
-        another one, so that what takes time is done by then. May come from several threads at
-        once, for any worker of the stage, once all have been set up. Unlike the others it may
-        block, as long as moving the value there takes; must not raise. Not every value is
-        brought: a call has to take what was not, too.
+        Called by whoever hands the item to this stage, in its thread, so that what takes time
+        overlaps with the stage's work on another one. May come from several threads at once, for
+        any worker of the stage, once all have been set up. Unlike the others it may block, as
+        long as moving the value there takes; must not raise. Not every value is brought: a call
+        has to take what was not, too.
         """
         return value
 

@@ -256,15 +256,6 @@ def test_closing_wakes_everyone_who_waits() -> None:
     assert channel.receive() is stop
 
 
-def test_credits_can_be_asked_for_without_a_wait() -> None:
-    """All that lie there at once; none from an empty or a closed channel."""
-    channel: Channel[int] = Channel(3)
-    assert [channel.ask_now() for _ in range(2)] == [4, 0]
-    channel.release()
-    channel.refuse()
-    assert [channel.ask_now() for _ in range(3)] == [1, 0, 0]
-
-
 def test_a_call_lets_one_of_those_who_ask_look_again() -> None:
     """It brings no credit, and is not taken for one when the bound shrinks."""
     channel: Channel[Any] = Channel()

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import threading
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter_ns
 from typing import Any, Final
@@ -24,7 +23,7 @@ from pystream_core import PlanError, Stage, call_kind, flushes
 from . import _records
 from ._mapping import Mapping
 from ._memory import address_of, copy
-from ._packing import is_array, kind_of, pack, unpack
+from ._packing import kind_of, pack, unpack
 from ._raised import enclose
 from ._recipe import make
 from ._wire import (
@@ -52,7 +51,6 @@ from ._wire import (
 )
 
 _NO_MORE: Final = object()
-_BESIDE: Final = socket.CMSG_SPACE(16 * array("i").itemsize)  # for descriptors
 
 
 class ParentGone(BaseException):
@@ -80,7 +78,7 @@ class Child:
         self._stage: Any = None
         self._outputs: Iterator[Any] | None = None
         self._expands = False
-        self._item: tuple[Any, Any] | None = None  # of the call, if it is an array in shared memory
+        self._item: tuple[Any, Any] | None = None  # an array in shared memory, and its kind
         self._start = 0  # when the stage began with what it is at
         self._tasks: dict[int, Callable[[Message], Any]] = {
             BEGIN: self._begin,
@@ -121,8 +119,7 @@ class Child:
         """What to send for a value. Of what lies in shared memory and is plain nothing moves."""
         if value is _NO_MORE:
             return frame(END, (), self._start, end)
-        item = self._item
-        if item is not None and value is item[0] and item[1] and kind_of(value) == item[1]:
+        if self._item is not None and value is self._item[0] and kind_of(value) == self._item[1]:
             return [message.again(self._start, end)]  # as it came, whatever has been written to it
         try:
             parts, plain = pack(value, self._place)
@@ -186,7 +183,8 @@ class Child:
                 f"the item cannot be unpickled in the process of the stage: {error}"
             ) from error
         if message.piece is not None and message.plain and not self._mapping.read_only:
-            self._item = (item, kind_of(item) if is_array(item) else None)
+            kind = kind_of(item)  # for nothing but an array is plain and has a buffer
+            self._item = None if kind is None else (item, kind)
         self._start = perf_counter_ns()  # unpickling belongs to the way here
         if not self._expands:
             return self._stage(item)
@@ -248,11 +246,10 @@ class Child:
         while True:
             message = self._inbox.take() if self._inbox.rest else None
             while message is None:
-                piece, beside, _, _ = self._link.recvmsg(self._inbox.missing, _BESIDE)
+                piece, descriptors, _, _ = socket.recv_fds(self._link, self._inbox.missing, 16)
                 if not piece:
                     raise ParentGone
-                for _, _, data in beside:
-                    self._descriptors.extend(array("i", data))
+                self._descriptors += descriptors
                 message = self._inbox.feed(piece)
             if message.kind == SEGMENT:
                 number, block_size = NUMBERS.unpack(message.inline())

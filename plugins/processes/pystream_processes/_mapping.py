@@ -8,14 +8,14 @@ import weakref
 from sys import getrefcount
 from typing import Any, Final, NamedTuple
 
-from ._memory import Map
+from ._memory import Map, view_of
 from ._wire import Range
 
 _Key = tuple[int, int]  # segment, block
 
 
 class Notes(NamedTuple):
-    """What the parent has to know about blocks, beside an answer.
+    """What the parent has to know about blocks, ahead of an answer.
 
     Attributes:
         kept: blocks that the stage still looks at, not told before.
@@ -75,7 +75,7 @@ class Mapping:
         found, block_size = self._maps[number]
         exporter = found.exporter(offset, length)
         self._fresh.append(((number, offset // block_size), exporter))
-        view = memoryview(exporter).cast("B")
+        view = view_of(exporter)
         return view.toreadonly() if self.read_only else view
 
     def address(self, segment: int, offset: int) -> int:

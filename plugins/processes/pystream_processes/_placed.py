@@ -103,14 +103,7 @@ class Placed(PlacedStage):
 
     def __call__(self, data: Any) -> Any:
         """Call the stage in its process."""
-        message = self._ask_for(VALUE, data)
-        process = self._process
-        if message.kind != VALUE or process is None:
-            return self._value(message)
-        try:
-            return process.value_of(message)
-        finally:
-            process.settle()
+        return self._value(self._ask_for(VALUE, data))
 
     def bring(self, value: Any) -> Any:
         """Put a frame into shared memory, where the process needs it."""
@@ -174,13 +167,10 @@ class Placed(PlacedStage):
 
     def _ask_for(self, kind: int, data: Any = None) -> Message:
         """What the process answers to a call."""
-        process = self._process
-        if process is None or process.owed or process.unsure:
-            process = self._usable()
-        timeout = self._order.limits.timeout
+        process = self._usable()
         try:
             while True:
-                self._until = _LONGEST if timeout is None else monotonic() + timeout
+                self._allow(self._order.limits.timeout)
                 try:
                     if kind == VALUE:
                         process.call(data)

@@ -137,7 +137,7 @@ class Pool:
         self._numbers = 0
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
         self._starved = False
-        self._waits = self._refused = self._lent = self._lent_bytes = 0
+        self._waits = self._refused = self._lent = 0
         self.generation = 0  # of the set of segments that are gone
 
     def enter(self, user: object) -> None:
@@ -262,8 +262,7 @@ class Pool:
     def _take(self, block_size: int, *, ahead: bool = False) -> Lease | None:
         with self._lock:
             self._collect()
-            in_vain = ahead and not len(self._users)  # whoever brings it comes late
-            if in_vain or (ahead and (self._lent_bytes + block_size) * 2 > self.limit):
+            if ahead and not (len(self._users) and self._half_will_do(block_size)):
                 return None
             free = self._free.get(block_size)
             if not free:
@@ -276,6 +275,11 @@ class Pool:
             return self._lend(*free.pop())
 
     # -- under the lock ----------------------------------------------------------------
+
+    def _half_will_do(self, block_size: int) -> bool:
+        """Whether one more block makes no more than half of the limit."""
+        free = sum(size * len(blocks) for size, blocks in self._free.items())
+        return (self._size - free + block_size) * 2 <= self.limit
 
     def _collect(self) -> None:
         while not self._returned.empty():  # an exception for that takes longer
@@ -291,7 +295,6 @@ class Pool:
         del segment.lent[index]
         self._free[segment.block_size].append((segment, index))
         self._lent -= 1
-        self._lent_bytes -= segment.block_size
         self._starved = False
 
     def _add_segment(self, block_size: int) -> list[tuple[Segment, int]]:
@@ -309,7 +312,6 @@ class Pool:
         key, come_back = (segment.number, index), self._returned.put
         segment.lent[index] = weakref.ref(exporter, lambda _: come_back(key))
         self._lent += 1
-        self._lent_bytes += segment.block_size
         return Lease(segment, index, exporter)
 
     def _drop_free(self) -> None:
@@ -322,7 +324,6 @@ class Pool:
         free = self._free[segment.block_size]
         free[:] = [each for each in free if each[0] is not segment]
         self._lent -= len(segment.lent)
-        self._lent_bytes -= len(segment.lent) * segment.block_size
         del self._segments[segment.number]
         self._starts.remove((segment.map.address, segment.number))
         self._size -= segment.size

@@ -104,7 +104,6 @@ class Process:
         self._launched = launcher().launch()
         self._link, self._report = self._launched.link, self._launched.report
         self._link.setblocking(False)
-        self._number = self._link.fileno()
         self._poll = select.poll()
         self._poll.register(self._link, _IN)
         self._poll.register(self._report, _IN)
@@ -283,7 +282,7 @@ class Process:
 
     def _wait(self, event: int) -> None:
         """Wait for the socket."""
-        link = self._number
+        link = self._link.fileno()
         if event == _OUT:
             self._poll.modify(link, _OUT)
         try:

@@ -14,14 +14,15 @@ from ._wire import PLAIN, VALUE, Message, Range, pair
 
 
 class Shared(Handle):
-    """What a placed stage has given out, as it came: nothing has been unpickled here.
+    """A value in shared memory, as a message: what a placed stage has given out, as it came, with
+    nothing unpickled here, or a frame that waits for one.
 
     Another placed stage gets the same blocks, without a look at them. The owners are those that
     have this object: the blocks come back with the last of them, which is never later than its
     release, and not before the last view that ``resolve`` gave is gone.
 
     Args:
-        message: that it came in: a pickle and the buffers beside it.
+        message: a pickle and the buffers beside it.
         leases: of the blocks that these lie in, one for each range in turn.
 
     Attributes:
@@ -58,8 +59,10 @@ def shared(value: Any, pool: Pool) -> Any:
     """An array in shared memory as a handle, so that it is there before it is needed; the value
     itself when it is no such array, or when memory is short. Blocks while it copies."""
     head = head_of(value)
-    put = None if head is None else pool.put(pickle.PickleBuffer(value).raw(), ahead=True)
-    if head is None or put is None:
+    if head is None:
+        return value
+    put = pool.put(pickle.PickleBuffer(value).raw(), ahead=True)
+    if put is None:
         return value
     lease, piece = put
     return Shared(Message(pair(VALUE | PLAIN, head, piece)), (lease,))

@@ -38,7 +38,6 @@ PLAIN: Final = 128  # nothing can go wrong when it is unpickled, and it is the s
 _HEADER: Final = struct.Struct("<BHQqq")  # kind, parts, bytes inline, start and end of the call
 _PART: Final = "qQQ"  # segment or -1, offset, length
 _PAIR: Final = struct.Struct(f"{_HEADER.format}{_PART * 2}")
-_PIECES: Final = struct.calcsize("<B")  # where the number of parts is, its lower byte
 _PART_SIZE: Final = struct.calcsize(f"<{_PART}")
 NUMBERS: Final = struct.Struct("<QQ")  # of SEGMENT and FORGET: number, size
 
@@ -55,8 +54,6 @@ class Range(NamedTuple):
     offset: int
     length: int
 
-
-_make_range: Final = functools.partial(tuple.__new__, Range)  # half the time of a call of it
 
 Part: TypeAlias = Buffer | Range
 
@@ -76,18 +73,15 @@ class Message:
     __slots__ = ("data", "end_ns", "kind", "piece", "pieces", "plain", "start_ns")
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.piece: Range | None = None
-        if data[_PIECES] == 2 and len(data) >= _PAIR.size:
-            kind, pieces, _, start, end, first, _, _, *piece = _PAIR.unpack_from(data)
-            if pieces == 2 and first < 0 <= piece[0]:
-                self.piece = _make_range(piece)
-        else:
-            kind, pieces, _, start, end = _HEADER.unpack_from(data)
+        kind, self.pieces, _, self.start_ns, self.end_ns = _HEADER.unpack_from(data)
         self.kind = kind & ~PLAIN
         self.plain = kind >= PLAIN
-        self.pieces = pieces
-        self.start_ns, self.end_ns = start, end
+        self.data = data
+        self.piece: Range | None = None
+        if self.pieces == 2:
+            first, _, _, *second = _table(2).unpack_from(data, _HEADER.size)
+            if first < 0 <= second[0]:
+                self.piece = Range(*second)
 
     def parts(self) -> list[bytes | bytearray | Range]:
         """Each part: bytes of the message, or where it lies. All but the first may be written

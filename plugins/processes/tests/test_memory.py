@@ -186,17 +186,34 @@ def test_arrays_of_many_kinds_are_told_apart(pipelines: Make) -> None:
     pipeline.cleanup()
 
 
+class WhenOpen:
+    """Gives out its frame, one brighter, as soon as a file is there."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, frame: Any) -> Any:
+        assert wait_until(self.file.exists)
+        return frame + 1
+
+    def open(self) -> None:
+        """From now on."""
+        self.file.touch()
+
+
+@pytest.fixture
+def when_open(tmp_path: Path) -> Iterator[WhenOpen]:
+    """At the end it is open, whatever came of the test."""
+    made = WhenOpen(tmp_path / "open")
+    yield made
+    made.open()
+
+
 @pytest.mark.parametrize("before", [(), (in_place,)], ids=["source", "stage"])
 def test_what_waits_lies_in_shared_memory_already(
-    pipelines: Make, small: Pool, tmp_path: Path, before: tuple[Any, ...]
+    pipelines: Make, small: Pool, when_open: WhenOpen, before: tuple[Any, ...]
 ) -> None:
     """Whoever hands frames to a placed stage puts them there meanwhile."""
-    opened = tmp_path / "open"
-
-    def when_open(frame: Any) -> Any:
-        assert wait_until(opened.exists)
-        return frame
-
     pipeline = pipelines()
     for stage in before:
         pipeline.add(stage)
@@ -206,8 +223,8 @@ def test_what_waits_lies_in_shared_memory_already(
     results = in_thread(lambda: [int(frame[-1]) for frame in pipeline.stream(frames)])
     # In the stage's hand, three that wait for it, and one that waits for a place.
     assert wait_until(lambda: small.statistics().lent == 5)
-    opened.touch()
-    assert results.wait().value == [n + len(before) for n in range(10)]
+    when_open.open()
+    assert results.wait().value == [n + 1 + len(before) for n in range(10)]
     assert small.statistics().refused == small.statistics().waits == 0
     del results
     pipeline.cleanup()
@@ -234,15 +251,9 @@ def test_what_cannot_be_brought_is_tried_again(
 
 
 def test_what_waits_takes_half_of_the_memory_at_most(
-    pipelines: Make, small: Pool, tmp_path: Path
+    pipelines: Make, small: Pool, when_open: WhenOpen
 ) -> None:
     """So that there is room for what is under way; the rest waits as it is."""
-    opened = tmp_path / "open"
-
-    def when_open(frame: Any) -> Any:
-        assert wait_until(opened.exists)
-        return frame + 1
-
     pipeline = pipelines()
     pipeline.add(when_open, capacity=20, **PLACED)
     pipeline.parallelize()
@@ -257,7 +268,7 @@ def test_what_waits_takes_half_of_the_memory_at_most(
     results = in_thread(lambda: [int(frame[-1]) for frame in pipeline.stream(frames())])
     assert read.wait(10)
     assert small.statistics().lent == 8
-    opened.touch()
+    when_open.open()
     assert results.wait().value == list(range(1, 26))
     assert small.statistics().refused == small.statistics().waits == 0
     pipeline.cleanup()
@@ -265,15 +276,9 @@ def test_what_waits_takes_half_of_the_memory_at_most(
 
 @pytest.mark.parametrize("options", [{"on_error": Retry(1)}, {"overflow": "drop_newest"}])
 def test_what_may_be_in_vain_or_needed_again_waits_as_it_is(
-    pipelines: Make, small: Pool, tmp_path: Path, options: dict[str, Any]
+    pipelines: Make, small: Pool, when_open: WhenOpen, options: dict[str, Any]
 ) -> None:
     """Items that may be dropped, and those of a stage that is called again with the same."""
-    opened = tmp_path / "open"
-
-    def when_open(frame: Any) -> Any:
-        assert wait_until(opened.exists)
-        return frame
-
     pipeline = pipelines()
     pipeline.add(when_open, capacity=3, **options, **PLACED)
     pipeline.parallelize()
@@ -288,8 +293,8 @@ def test_what_may_be_in_vain_or_needed_again_waits_as_it_is(
     assert wait_until(lambda: small.statistics().lent == 1)
     assert wait_until(lambda: pipeline.statistics().admitted >= 4)
     assert small.statistics().lent == 1
-    opened.touch()
-    assert results.wait().value[0] == 0
+    when_open.open()
+    assert results.wait().value[0] == 1
     assert read.wait(10)
     pipeline.cleanup()
 

@@ -274,10 +274,6 @@ class ThreadsExecutor(Executor):
                 item = None  # let go when its last stage is done with it
                 acquire()
                 try:
-                    if not channel.room:
-                        channel.room = channel.ask_now()
-                        if channel.room > 1 and self._waiting:
-                            channel.call()
                     # As run.accept() does; whatever halts the run has shut the front.
                     sent = channel.room and not (self._shut or feeding.stopping)
                     if sent:

@@ -104,7 +104,9 @@ class Lane:
         """What moves a value to where its stage works, while that works on another one; None when
         the stage is not placed. To be asked when every stage is set up."""
         stage = self.run.instances[self.segment.start].of_worker(0).stage
-        return stage.bring if self.blocks and isinstance(stage, PlacedStage) else None
+        if not (self.blocks and isinstance(stage, PlacedStage)):
+            return None
+        return partial(_brought, stage, self.run.plan.stages[self.segment.start].name)
 
     def take(self) -> tuple[Any, int]:
         """What comes next, with its ticket; for lanes with several workers."""
@@ -192,6 +194,16 @@ class Lane:
             self.channel.send(envelope)
         if reason:
             self.run.lose(lost, self.segment.start, self._trace, reason)
+
+
+def _brought(stage: PlacedStage, path: str, value: Any) -> Any:
+    """What waits in place of a value: itself, if the stage breaks its word and raises."""
+    try:
+        return stage.bring(value)
+    except Exception as error:
+        kind = type(error).__name__
+        logger.error("bring() of stage %r raised %s", path, kind, exc_info=error)
+        return value
 
 
 def _post_to_all(posts: Sequence[Callable[[Mark], None]], mark: Mark) -> None:

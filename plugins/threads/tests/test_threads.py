@@ -6,11 +6,12 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pystream_core import Pipeline, PlanError, Stage
+from pystream_core import Pipeline, PlacedStage, Placement, PlanError, Stage, StageSpec
 from pystream_core.testing import Tracker, in_thread, wait_until
 
 
@@ -94,6 +95,43 @@ def test_what_waits_for_a_placed_stage_has_been_brought(
         gate.set()
         assert results.wait().value == list(range(9))
     assert tracked_placement.owned() == tracked_placement.broken == []
+
+
+class BreaksItsWord(PlacedStage):
+    """What is brought to it raises."""
+
+    def __call__(self, item: Any) -> Any:
+        """The item."""
+        return item
+
+    def bring(self, value: Any) -> Any:
+        """It must not do that."""
+        raise ValueError(value)
+
+    def cleanup(self) -> None:
+        """Nothing to do."""
+
+
+class BringsNothing(Placement):
+    """Calls no stage at all."""
+
+    def wrap(self, spec: StageSpec) -> StageSpec:
+        """The specification."""
+        return replace(spec, make=BreaksItsWord, shared=False)
+
+
+@pytest.mark.parametrize("before", [(), (lambda item: item,)], ids=["source", "stage"])
+def test_a_value_that_cannot_be_brought_waits_as_it_is(
+    before: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A placed stage that breaks its word costs no item, and is named."""
+    pipeline = Pipeline()
+    for stage in before:
+        pipeline.add(stage)
+    pipeline.add(lambda item: item, name="Bad", placement=BringsNothing())
+    with pipeline.parallelize():
+        assert list(pipeline.stream(range(5))) == list(range(5))
+    assert caplog.text.count("bring() of stage 'MainPipeline__Bad' raised ValueError") == 5
 
 
 def test_what_may_be_dropped_is_not_brought(
