@@ -120,8 +120,10 @@ class Pool:
 
     ``_turn`` is held by the one that takes a block, also while it waits for one, so those who
     need one wait in turn; it alone takes from ``_returned``, and the last to ``leave``.
-    ``_lock`` guards the rest, for a few instructions. Blocks come back through ``_returned`` from
-    wherever the last view is let go, in a destructor too: that only posts.
+    ``_lock`` guards the rest, for a few instructions. Ctrl-C amid these may cost a block, which
+    then goes with the last stage; so what is lent is not counted, but looked for. Blocks come back
+    through ``_returned`` from wherever the last view is let go, in a destructor too: that only
+    posts.
     """
 
     def __init__(self, limit: int) -> None:
@@ -137,7 +139,7 @@ class Pool:
         self._numbers = 0
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
         self._starved = False
-        self._waits = self._refused = self._lent = 0
+        self._waits = self._refused = 0
         self.generation = 0  # of the set of segments that are gone
 
     def enter(self, user: object) -> None:
@@ -243,7 +245,11 @@ class Pool:
             return PoolStatistics(
                 limit=self.limit,
                 size=self._size,
-                lent=max(0, self._lent - self._returned.qsize()),
+                lent=sum(
+                    exporter() is not None
+                    for segment in self._segments.values()
+                    for exporter in segment.lent.values()
+                ),
                 waits=self._waits,
                 refused=self._refused,
             )
@@ -294,7 +300,6 @@ class Pool:
             return
         del segment.lent[index]
         self._free[segment.block_size].append((segment, index))
-        self._lent -= 1
         self._starved = False
 
     def _add_segment(self, block_size: int) -> list[tuple[Segment, int]]:
@@ -311,7 +316,6 @@ class Pool:
         exporter = segment.map.exporter(index * segment.block_size, segment.block_size)
         key, come_back = (segment.number, index), self._returned.put
         segment.lent[index] = weakref.ref(exporter, lambda _: come_back(key))
-        self._lent += 1
         return Lease(segment, index, exporter)
 
     def _drop_free(self) -> None:
@@ -323,7 +327,6 @@ class Pool:
         segment.close()
         free = self._free[segment.block_size]
         free[:] = [each for each in free if each[0] is not segment]
-        self._lent -= len(segment.lent)
         del self._segments[segment.number]
         self._starts.remove((segment.map.address, segment.number))
         self._size -= segment.size

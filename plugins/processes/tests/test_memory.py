@@ -581,6 +581,26 @@ def test_nothing_is_lent_ahead_when_no_stage_is_left() -> None:
     assert made.statistics().size == 0
 
 
+def test_ctrl_c_amid_the_books_leaves_them_right(entered: Pool) -> None:
+    """What is lent is what somebody has, whatever was interrupted when a block came back."""
+
+    class Interrupted(list[Any]):
+        def append(self, value: Any) -> None:
+            raise KeyboardInterrupt
+
+    lease = entered.lease(MB)
+    assert lease is not None
+    (size,) = entered._free
+    entered._free[size] = Interrupted(entered._free[size])
+    del lease
+    with pytest.raises(KeyboardInterrupt):
+        entered.lease(MB)
+    assert entered.statistics().lent == 0
+    entered._free[size] = list(entered._free[size])
+    held = [entered.lease(MB) for _ in range(4)]
+    assert entered.statistics().lent == len({lease.key for lease in held if lease}) == 4
+
+
 def test_the_block_that_came_back_last_is_lent_first(entered: Pool) -> None:
     """It is still in the processor's caches."""
     one, two, three = (entered.lease(5 * MB) for _ in range(3))
