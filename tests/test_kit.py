@@ -223,6 +223,40 @@ def test_a_test_that_hangs_fails_and_shows_where(try_suite) -> None:
     assert "1 failed, 4 passed" in printed
 
 
+def test_the_deadline_of_a_test_does_not_end_the_report_about_it(try_suite) -> None:
+    """Which may take longer than the test; raised in there, it would end the whole run."""
+    printed = try_suite(
+        "executor",
+        """
+        import threading
+        import pytest
+        from pystream_core._serial import SerialExecutor
+
+        class Acme(SerialExecutor):
+            def drain(self, timeout):
+                raise LookupError("nothing to drain")
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            if call.excinfo is not None:
+                threading.Event().wait(1.0)
+            return (yield)
+        """,
+        """
+        from pystream_core.testing import executor_suite
+
+        class TestAcme(executor_suite("acme", side_by_side=False)):
+            deadline = 0.5
+        """,
+        "-p",
+        "acme_code",
+        "-k",
+        "drain_waits_for_everything or every_result",
+    )
+    assert "LookupError: nothing to drain" in printed
+    assert "1 failed, 4 passed" in printed
+
+
 # -- switches ----------------------------------------------------------------------------
 
 LEAVES_OUT = """
@@ -297,6 +331,29 @@ def test_ctrl_c_goes_through_a_deadline() -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_deadline_raises_in_its_context_only() -> None:
+    """Not when the time runs out while it is left: at the end of that."""
+    deadline = Deadline(60, too_late)
+    left: list[str] = []
+
+    class Signals:
+        """In place of the lock that it takes on its way out."""
+
+        def __enter__(self) -> None:
+            deadline._due, deadline._report = True, "did not end"
+            signal.raise_signal(signal.SIGINT)
+            left.append("taken")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TooLate), deadline:
+        deadline._lock = Signals()  # type: ignore[assignment]
+    assert left == ["taken"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_deadline_in_another_thread_does_nothing() -> None:

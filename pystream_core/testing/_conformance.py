@@ -16,8 +16,8 @@ from ._stages import Gate
 
 
 class Conformance:
-    """The frame of a suite: every test has a deadline, and afterwards every pipeline that it
-    made is stopped and its ledger is checked.
+    """The frame of a suite: every test has a deadline (see ``fixtures``), and afterwards every
+    pipeline that it made is stopped and its ledger is checked.
 
     Attributes:
         switches: what an implementation may leave out, by the class attribute that says so, in
@@ -36,15 +36,23 @@ class Conformance:
         """Clean up every pipeline of the test, and check its ledger."""
         self.made: list[Pipeline] = []
         self.gates: list[Gate] = []
-        with Deadline(self.deadline, lambda report: _fail(f"the test {report}")):
-            yield
-        with Deadline(self.deadline, lambda report: _fail(f"the cleanup after the test {report}")):
-            self._end_all()
+        yield
+        self.end_all()
         for pipeline in self.made:
             session = pipeline._session
             if session is not None:
                 feeders = session.run.plan.graph.feeders
                 assert broken_law(pipeline.statistics(), feeders) == []
+
+    @classmethod
+    def within_deadline(cls, what: str) -> Deadline:
+        """A context that ends and fails after ``deadline``, with the stacks of all threads."""
+        return Deadline(cls.deadline, lambda report: pytest.fail(f"{what} {report}", pytrace=False))
+
+    def end_all(self) -> None:
+        """Open every gate, stop every pipeline; what one of them raises there fails the test."""
+        with self.within_deadline("the cleanup after the test"):
+            self._end_all()
 
     def _end_all(self) -> None:
         for gate in self.gates:
@@ -71,7 +79,3 @@ class Conformance:
         for switch in switches:
             if not getattr(self, switch):
                 pytest.skip(f"it says {switch} = False")
-
-
-def _fail(report: str) -> None:
-    pytest.fail(report, pytrace=False)

@@ -20,7 +20,8 @@ class Deadline:
             pipeline.run(items)
 
     Works in the main thread of systems with POSIX signals, by way of SIGINT, which wakes a
-    thread that waits; elsewhere it does nothing. Ctrl-C goes on working.
+    thread that waits; elsewhere it does nothing. Ctrl-C goes on working. Nothing is raised
+    outside the context, whenever the time runs out.
 
     Args:
         seconds: how long it may take.
@@ -32,6 +33,7 @@ class Deadline:
         self._end = end
         self._lock = threading.Lock()  # held while the signal is sent, and to say that it is over
         self._over = threading.Event()
+        self._inside = False  # of the context; the main thread's
         self._due = False
         self._report = ""
         self._before: Any = None
@@ -42,6 +44,7 @@ class Deadline:
             self._before = signal.signal(signal.SIGINT, self._signalled)
             self._watch = threading.Thread(target=self._wait, name="pystream-deadline", daemon=True)
             self._watch.start()
+        self._inside = True
         return self
 
     def __exit__(
@@ -50,6 +53,7 @@ class Deadline:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._inside = False
         if self._watch is None:
             return
         with self._lock:
@@ -77,7 +81,8 @@ class Deadline:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if self._due:
             self._due = False
-            if not self._over.is_set():
+            leaving = frame is not None and frame.f_code is Deadline.__exit__.__code__
+            if self._inside and not leaving:  # else the end of the context says it
                 self._end(self._report)
         elif callable(self._before):
             self._before(number, frame)

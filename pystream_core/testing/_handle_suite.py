@@ -47,11 +47,7 @@ class HandleSuite(FlowSuite):
         """Of the placement "tracked"; at the end all handles must have been given back."""
         tracker = tracked_placement
         yield tracker
-        for gate in self.gates:
-            gate.open()
-        for pipeline in self.made:
-            pipeline.abort()
-            pipeline.cleanup()
+        self.end_all()
         assert wait_until(lambda: tracker.owned() == []), tracker.owned()
         assert tracker.broken == []
         assert tracker.made or not self.made

@@ -51,8 +51,9 @@ class ProfilerSuite(Conformance):
         """Close every profiler of the test."""
         self.open: list[Profiler] = []
         yield
-        for profiler in self.open:
-            profiler.closed(Statistics())
+        with self.within_deadline("the cleanup after the test"):
+            for profiler in self.open:
+                profiler.closed(Statistics())
 
     def make(self) -> Profiler:
         """A profiler of this kind."""

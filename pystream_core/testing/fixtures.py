@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,28 @@ def pytest_runtest_makereport(
         if broken:
             report.sections.append(("the rule", "\n".join(broken)))
     return report
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """The deadline of a conformance suite is that of its tests, not of what pytest does about
+    them: who raises in there ends the whole run."""
+    with _deadline(item, "the setup of the test"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """The same for the test itself."""
+    with _deadline(item, "the test"):
+        return (yield)
+
+
+def _deadline(item: pytest.Item, what: str) -> AbstractContextManager[object]:
+    """Of a suite's test. (The suites are not imported here: pytest has to see to that.)"""
+    within: Callable[[str], AbstractContextManager[object]] | None
+    within = getattr(getattr(item, "cls", None), "within_deadline", None)
+    return nullcontext() if within is None else within(what)
 
 
 @pytest.fixture(autouse=True)
