@@ -1,5 +1,6 @@
 """The minimal core of PyStream: the door for plugin authors."""
 
+from ._bell import Bell as Bell
 from ._call import CalledBack as CalledBack, Step as Step
 from ._chain import Chain as Chain
 from ._channel import Channel as Channel, ChannelClosed as ChannelClosed
@@ -45,7 +46,11 @@ from ._options import (
     parameters as parameters,
 )
 from ._pipeline import Pipeline as Pipeline
-from ._placement import PlacedStage as PlacedStage, Placement as Placement
+from ._placement import (
+    PlacedStage as PlacedStage,
+    Placement as Placement,
+    PolledStage as PolledStage,
+)
 from ._plan import (
     MAIN_PIPELINE_NAME as MAIN_PIPELINE_NAME,
     Plan as Plan,

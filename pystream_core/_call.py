@@ -20,7 +20,7 @@ from ._handle import Takes, opened, release, retain
 from ._ledger import Counters
 from ._lifecycle import Instance
 from ._observer import Trace
-from ._placement import PlacedStage
+from ._placement import PlacedStage, PolledStage
 from ._plan import Retry
 from ._stage import SKIP
 
@@ -95,6 +95,9 @@ class Step:
         self._trace = trace
         self._passing = _PASSING if in_caller else ()
         self.watched = trace is not None or self._max_age_ns is not None or run.handles
+        # Of a polled stage:
+        self._polled: Any = instance.stage if isinstance(instance.stage, PolledStage) else None
+        self._began = 0  # when its call was submitted
         self._placed = instance.stage if isinstance(instance.stage, PlacedStage) else None
         self.alone = self._max_age_ns is not None or self._placed is not None or run.handles
         self.call: Callable[[Envelope], bool] = (
@@ -360,6 +363,45 @@ class Step:
             return self.failed(envelope, outcome.error, retried=True)
         self._span(envelope, start, end, "filtered" if outcome.value is SKIP else "emitted")
         return self.hand_on(envelope, outcome.value)
+
+    # -- polled stages -----------------------------------------------------------------
+
+    def submit(self, envelope: Envelope) -> bool | None:
+        """Begin what ``call`` does at a polled stage.
+
+        Returns:
+            None: the call is under way; ``conclude`` is to follow when it is done. Else the item
+            is through with this stage already, as ``call`` says it.
+
+        Raises:
+            StageError: as ``call``.
+        """
+        self.counters.received += 1
+        self._began = perf_counter_ns()
+        if self._max_age_ns is not None and self._expired(envelope, self._began):
+            return False
+        value = envelope.value
+        try:
+            self._polled.submit(opened(value, self._takes) if self._handles else value)
+        except BaseException as error:
+            return self._broken_off(envelope, error)
+        return None
+
+    def conclude(self, envelope: Envelope) -> bool:
+        """Take the outcome of a call that is done; the rest of ``call``."""
+        try:
+            value = self._polled.result()
+        except BaseException as error:
+            return self._broken_off(envelope, error)
+        if self._trace is not None:
+            start, end = self._times(self._began, perf_counter_ns())
+            self._span(envelope, start, end, "filtered" if value is SKIP else "emitted")
+        return self.hand_on(envelope, value)
+
+    def _broken_off(self, envelope: Envelope, error: BaseException) -> bool:
+        start, end = self._times(self._began, perf_counter_ns())
+        self._span(envelope, start, end, "failed")
+        return self.failed(envelope, error)
 
     # -- items that wait in the stage --------------------------------------------------
 

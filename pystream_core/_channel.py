@@ -10,6 +10,7 @@ from __future__ import annotations
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX
 from time import monotonic
@@ -67,6 +68,7 @@ class Channel(Generic[T]):
         spare: an ``"auto"`` channel keeps room for this many waiting items in any case;
             dropping the oldest needs one.
         closing: what receivers get when the channel is closed and empty.
+        ring: wakes a receiver that waits elsewhere, not in ``receive``; must not block.
 
     Attributes:
         items: what waits, the oldest first.
@@ -80,6 +82,7 @@ class Channel(Generic[T]):
         "_credits",
         "_debt",
         "_ready",
+        "_ring",
         "_spare",
         "_waits",
         "_wakeups",
@@ -96,11 +99,13 @@ class Channel(Generic[T]):
         workers: int = 1,
         spare: int = 0,
         closing: Any = None,
+        ring: Callable[[], object] | None = None,
     ) -> None:
         self.items: deque[Any] = deque()
         self.parked = False
         self.room = 0
         self._wakeups: SimpleQueue[None] = SimpleQueue()
+        self._ring = ring or partial(self._wakeups.put, None)
         self._credits: SimpleQueue[Any] = SimpleQueue()  # lots of them, as numbers
         self._workers = workers
         self._spare = spare
@@ -214,7 +219,7 @@ class Channel(Generic[T]):
         """Wake the receiver, after an ``append`` that was followed by a look at ``parked``.
         Never blocks."""
         self.parked = False
-        self._wakeups.put(None)
+        self._ring()
 
     def evict(self) -> Any:
         """Take the oldest waiting item out again, credit and all; None when none waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from ._handle import Handle
@@ -29,7 +30,8 @@ class Placement(ABC):
 
     What stands in place of the stage may be a ``PlacedStage``: then it is told when nobody
     waits for its running call any more, and can end it. It may also return a ``Handle`` where the
-    value can stay where it is.
+    value can stay where it is. It may even be a ``PolledStage``, and the specification say
+    ``polled``: then one thread of an executor can serve several of them.
 
     Attributes:
         name: for people to read.
@@ -89,3 +91,44 @@ class PlacedStage(Stage[Any]):
 
     def forsake(self) -> None:
         """Nobody waits for it any more: whatever is running, a cleanup too, should end now."""
+
+
+class PolledStage(PlacedStage):
+    """A placed stage whose call can be begun without waiting for its end, so that one thread can
+    have calls of several stages under way: it waits for their descriptors with ``select.poll``.
+    What a hand-over to a thread of its own costs for each call, it saves.
+
+    ``submit``, then ``done`` until that is true, then ``result``: together they do what a call
+    does, and a stage has one call under way at a time. A plain call is possible as well. All of
+    it comes from one thread at a time, which need not be the one that set the stage up.
+
+    Attributes:
+        descriptors: of files to wait for: when one of them can be read from, ``done`` is to be
+            asked. Others may take their place in ``submit`` and ``result``.
+    """
+
+    descriptors: Sequence[int] = ()
+
+    @abstractmethod
+    def submit(self, value: Any) -> None:
+        """Begin a call. May block as long as moving the value there takes, and as starting anew
+        what stands behind the stage does; not for an answer.
+
+        Raises:
+            BaseException: as a call does; then it has ended.
+        """
+
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether the call has ended, so that ``result`` has something to say. Takes in what has
+        come; never waits, never raises."""
+
+    @abstractmethod
+    def result(self) -> Any:
+        """What the call returned, once it is done; a call that nobody waited for (see
+        ``call_off``) raises ``CalledBack``."""
+
+    @abstractmethod
+    def until(self) -> float:
+        """When ``done`` is to be asked in any case, as a reading of ``time.monotonic``; infinity:
+        not before a descriptor can be read from. Holds until ``done`` is asked again."""

@@ -139,6 +139,7 @@ class StageSpec:
         batching: it has a ``flush()``: what it takes in it gives out in other items.
         around: the stages from which items get past this one, as text; when there are any,
             it must give one item for one.
+        polled: what ``make`` gives is a ``PolledStage``.
     """
 
     path: tuple[str, ...]
@@ -148,6 +149,7 @@ class StageSpec:
     options: StageOptions = field(default_factory=StageOptions)
     batching: bool = False
     around: str = ""
+    polled: bool = False
 
     @property
     def name(self) -> str:

@@ -39,6 +39,7 @@ FLOORS: list[list[str]] = [
         "_branches",
         "_ticker",
         "_channel",
+        "_bell",
         "_report",
         "_options",
         "_installed",

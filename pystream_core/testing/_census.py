@@ -9,6 +9,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from time import monotonic
 
+from .._bell import spare_descriptors
 from ._waiting import wait_until
 
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -47,11 +48,13 @@ class Census:
     def _found(self) -> list[str]:
         found = [f"thread {each.name!r}" for each in self._new_threads()]
         found += [f"child process {each}" for each in sorted(_children() - self._children)]
-        now = _descriptors()
+        now, kept = _descriptors(), spare_descriptors()
         found += [
             f"descriptor {number}: {target}"
             for number, target in sorted(now.items())
-            if self._descriptors.get(number) != target and not target.startswith("/dev/")
+            if self._descriptors.get(number) != target
+            and not target.startswith("/dev/")
+            and number not in kept
         ]
         return found
 

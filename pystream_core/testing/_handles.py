@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from .._handle import Handle, is_handle
 from .._placement import PlacedStage, Placement
 from .._plan import StageSpec
 from .._stage import SKIP, Stage
+from ._polled import HelperCalls
 
 
 class Tracked(Handle):
@@ -106,15 +108,23 @@ class Tracker:
 
 
 class TrackingPlacement(Placement):
-    """Calls stages where they are, but lets every result be a handle."""
+    """Calls stages where they are, or beside the worker where that asks for it, but lets every
+    result be a handle."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
 
     def wrap(self, spec: StageSpec) -> StageSpec:
         """The specification of the stage that gives out handles."""
-        kind = _LeavesAll if spec.kind == "generator" else _Leaves
-        return replace(spec, make=lambda: kind(self._tracker, spec.make()), shared=False)
+        kind: type[_Leaves] = _PolledLeaves if hasattr(select, "poll") else _Leaves
+        if spec.kind == "generator":
+            kind = _LeavesAll
+        return replace(
+            spec,
+            make=lambda: kind(self._tracker, spec.make()),
+            shared=False,
+            polled=kind is _PolledLeaves,
+        )
 
 
 class _Leaves(PlacedStage):
@@ -147,6 +157,10 @@ class _Leaves(PlacedStage):
         if result is item and type(data) is Tracked:
             return data
         return self._tracker.make(result)
+
+
+class _PolledLeaves(HelperCalls, _Leaves):
+    """The same, where an executor may look after several at once."""
 
 
 class _LeavesAll(_Leaves):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import select
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,10 +18,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from .._call import CalledBack
 from .._errors import CleanupError, PlanError, StageError
 from .._handle import opened, release
 from .._pipeline import Pipeline
-from .._placement import PlacedStage, Placement
+from .._placement import PlacedStage, Placement, PolledStage
 from .._plan import MAIN_PIPELINE_NAME, Retry, StageOptions, StageSpec, describe
 from .._stage import SKIP, factory
 from ._census import Census
@@ -379,6 +381,73 @@ class PlacementSuite(Conformance):
                     release(answer)
                 release(each)
         finally:
+            stage.cleanup()
+
+    # -- polled stages -----------------------------------------------------------------
+
+    def polled(self, stage: Any) -> PolledStage:
+        """What stands in place of the stage, set up."""
+        spec = self.of_placement().wrap(self.spec(stage))
+        if not spec.polled:
+            pytest.skip("its specifications do not say polled")
+        placed = spec.make()
+        assert isinstance(placed, PolledStage)
+        placed.setup()
+        return placed
+
+    def answer(self, stage: PolledStage) -> Any:
+        """What a submitted call gives, waited for as an executor does."""
+        deadline = monotonic() + PATIENCE
+        while not stage.done():
+            poll = select.poll()
+            for each in stage.descriptors:
+                poll.register(each, select.POLLIN)
+            left = min(stage.until(), deadline) - monotonic()
+            ready = poll.poll(max(left, 0) * 1000 + 1)
+            assert ready or monotonic() < deadline, "nothing says that the call has ended"
+        return opened(stage.result())
+
+    def test_polled_calls_are_calls(self) -> None:
+        """The same answers and the same failures, also amid plain calls."""
+        stage, failing = self.polled(same), self.polled(Raiser("ValueError"))
+        try:
+            for item in (0, None, "text", bytes(100_000), [1, {"two": 3}]):
+                stage.submit(item)
+                assert self.answer(stage) == item
+                assert opened(stage(item)) == item
+                failing.submit(item)
+                with pytest.raises(ValueError) as caught:
+                    self.answer(failing)
+                assert caught.value.args == (item,)
+        finally:
+            stage.cleanup()
+            failing.cleanup()
+
+    def test_a_polled_call_is_not_waited_for(self, journal: Journal) -> None:
+        """Neither by submit nor by done; any thread may go on with it."""
+        stage = self.polled(factory(Waiting, folder=journal.folder))
+        try:
+            in_thread(lambda: stage.submit(5)).wait()
+            assert wait_until(lambda: journal.count("call") == 1)
+            assert not in_thread(stage.done).wait().value
+            journal.set("go")
+            assert self.answer(stage) == 5
+        finally:
+            journal.set("go")
+            stage.cleanup()
+
+    def test_a_polled_call_can_be_called_off(self, journal: Journal) -> None:
+        """Then it is done, and says so."""
+        self.needs("ends_stuck_calls")
+        stage = self.polled(factory(Waiting, folder=journal.folder))
+        try:
+            stage.submit(5)
+            assert wait_until(lambda: journal.count("call") == 1)
+            in_thread(stage.call_off).wait()
+            with pytest.raises(CalledBack):
+                self.answer(stage)
+        finally:
+            journal.set("go")
             stage.cleanup()
 
     # -- generator stages --------------------------------------------------------------

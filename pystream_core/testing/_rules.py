@@ -511,6 +511,16 @@ PLACEMENT_RULES: Final = (
         ("test_what_was_brought_stands_for_the_value",),
     ),
     Rule(
+        "polled",
+        "what is submitted ends as a call does, nobody waits for it before it is done, and a "
+        "descriptor or its time tells when to look",
+        (
+            "test_polled_calls_are_calls",
+            "test_a_polled_call_is_not_waited_for",
+            "test_a_polled_call_can_be_called_off",
+        ),
+    ),
+    Rule(
         "generators",
         "every output of a generator stage is an answer of its own, made when it is asked for",
         (

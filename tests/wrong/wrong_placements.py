@@ -14,6 +14,7 @@ from catalogue import Catalogue
 
 from pystream_core import SKIP, PlacedStage, Placement, StageSpec
 from pystream_core.testing._placement import _Placed, _PlacedGenerator
+from pystream_core.testing._polled import HelperCalls
 
 WRONG = Catalogue()
 
@@ -189,6 +190,62 @@ class BringsAnother(Inline):
     """Lets something else wait in place of a value."""
 
     placed = Listing
+
+
+class Beside(HelperCalls, _Placed):
+    """Calls of which can be submitted."""
+
+
+class PolledInline(Inline):
+    """The model for those that are polled."""
+
+    placed = Beside
+
+    def wrap(self, spec: StageSpec) -> StageSpec:
+        wrapped = super().wrap(spec)
+        return replace(wrapped, polled=spec.kind != "generator")
+
+
+class LastAnswer(Beside):
+    last: Any = None
+
+    def result(self) -> Any:
+        answer, self.last = self.last, super().result()
+        return answer
+
+
+@WRONG.add("polled", "test_polled_calls_are_calls", "assert None == 0", **INLINE)
+class PolledOneBehind(PolledInline):
+    """Gives the answer to what was submitted before."""
+
+    placed = LastAnswer
+
+
+class Silent(Beside):
+    def submit(self, value: Any) -> None:
+        super().submit(value)
+        self.descriptors = ()
+
+
+@WRONG.add("polled", "test_polled_calls_are_calls", "nothing says that", deadline=9.0, **INLINE)
+class RingsNoBell(PolledInline):
+    """Has no descriptor that tells when to look."""
+
+    placed = Silent
+
+
+class Waiting(Beside):
+    def submit(self, value: Any) -> None:
+        super().submit(value)
+        while not super().done():
+            threading.Event().wait(0.001)
+
+
+@WRONG.add("polled", "test_a_polled_call_is_not_waited_for", "did not", deadline=0.5, **INLINE)
+class WaitsInSubmit(PolledInline):
+    """Submits a call by calling."""
+
+    placed = Waiting
 
 
 class Eager(_PlacedGenerator):

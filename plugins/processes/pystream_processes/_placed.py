@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, NoReturn
 
-from pystream_core import CalledBack, PlacedStage, WorkerLost
+from pystream_core import Bell, CalledBack, PolledStage, WorkerLost
 
 from . import _records
-from ._bell import give_back, take_bell
 from ._limits import Limits
 from ._pool import Pool, Reserve
 from ._process import Died, Late, Process
@@ -65,7 +64,7 @@ class Order:
     may_share: bool
 
 
-class Placed(PlacedStage):
+class Placed(PolledStage):
     """A worker's end of a stage in a process.
 
     Used by the worker alone, but for ``call_off`` and ``forsake``, which set a flag and ring.
@@ -79,13 +78,15 @@ class Placed(PlacedStage):
         self._order = order
         self.takes = (Shared,) if order.may_share else ()
         self._process: Process | None = None
-        self._bell = take_bell()
+        self._bell = Bell.take()
         self._called_off = self._forsaken = False
         self._until = _LONGEST
         self._in_cleanup = False
         self._restarts: deque[float] = deque()
         self._entered = False
         self.span_ns = (0, 0)
+        self._answer: Message | None = None  # of a call that was submitted
+        self._failure: BaseException | None = None  # in place of it
 
     # -- its life ----------------------------------------------------------------------
 
@@ -163,32 +164,74 @@ class Placed(PlacedStage):
             self._until = min(self._until, monotonic() + self._order.limits.grace)
         return self._until
 
+    # -- calls that are polled for -----------------------------------------------------
+
+    def submit(self, value: Any) -> None:
+        """Send the item to the process."""
+        try:
+            self._send_item(value, wait=False)
+        except (Died, Late) as error:
+            self._lost(error)
+
+    def done(self) -> bool:
+        """Whether the answer has come."""
+        process = self._process
+        assert process is not None
+        try:
+            self._answer = process.look()
+        except BaseException as error:
+            self._failure = error
+            return True
+        return self._answer is not None
+
+    def result(self) -> Any:
+        """What the stage has given out."""
+        message, failure = self._answer, self._failure
+        self._answer = self._failure = None
+        if isinstance(failure, (Died, Late)):
+            self._lost(failure)
+        if failure is not None:
+            raise failure
+        assert message is not None
+        return self._value(self._timed(message))
+
+    def until(self) -> float:
+        """When the call's time is over, or a block may have come back."""
+        return _LONGEST if self._process is None else self._process.until()
+
     # -- calls -------------------------------------------------------------------------
 
     def _ask_for(self, kind: int, data: Any = None) -> Message:
         """What the process answers to a call."""
-        process = self._usable()
         try:
-            while True:
+            if kind == VALUE:
+                process = self._send_item(data, wait=True)
+            else:
+                process = self._usable()
                 self._allow(self._order.limits.timeout)
-                try:
-                    if kind == VALUE:
-                        process.call(data)
-                    else:
-                        process.send(kind)
-                    break
-                except Died as error:  # before it had the whole message, so the item is unharmed
-                    if kind != VALUE:
-                        raise
-                    self._replace(_how(error.exitcode))
-                    process = self._usable()
-                except Late:
-                    raise
-                except Exception as error:
-                    raise self._refusal(data, error) from error
+                process.send(kind)
             message = process.receive()
         except (Died, Late) as error:
             self._lost(error)
+        return self._timed(message)
+
+    def _send_item(self, data: Any, *, wait: bool) -> Process:
+        """Send it to the process, or to a fresh one if that has died since the last item."""
+        process = self._usable()
+        while True:
+            self._allow(self._order.limits.timeout)
+            try:
+                process.call(data, wait=wait)
+                return process
+            except Died as error:  # before it had the whole message, so the item is unharmed
+                self._replace(_how(error.exitcode))
+                process = self._usable()
+            except Late:
+                raise
+            except Exception as error:
+                raise self._refusal(data, error) from error
+
+    def _timed(self, message: Message) -> Message:
         self.span_ns = (message.start_ns, message.end_ns)
         return message
 
@@ -238,6 +281,7 @@ class Placed(PlacedStage):
     def _start(self) -> None:
         order = self._order
         self._process = Process(self._pool, self._bell, self._deadline, may_share=order.may_share)
+        self.descriptors = self._process.descriptors
         begin = {
             "path": sys.path,
             "argv": sys.argv,
@@ -265,9 +309,9 @@ class Placed(PlacedStage):
 
     def _replace(self, how: str) -> None:
         """It has ended while it had nothing to do, or is no longer of use."""
-        assert self._process is not None
-        self._process.lose()
-        self._process = None
+        process = self._let_go()
+        assert process is not None
+        process.lose()
         logger.warning(
             "the process of stage %r %s between two items: a fresh one takes its place",
             self._order.path,
@@ -292,14 +336,20 @@ class Placed(PlacedStage):
         try:
             self._start()
         except BaseException:
-            if self._process is not None:
-                self._process.lose()
-                self._process = None
+            process = self._let_go()
+            if process is not None:
+                process.lose()
             raise
+
+    def _let_go(self) -> Process | None:
+        """The process, which is no longer its own."""
+        process, self._process = self._process, None
+        self.descriptors = ()
+        return process
 
     def _lost(self, error: Died | Late) -> NoReturn:
         """The call has no answer: be done with the process, and say why."""
-        process, self._process = self._process, None
+        process = self._let_go()
         code = process.lose() if process is not None else None
         path, limits = self._order.path, self._order.limits
         if isinstance(error, Died):
@@ -322,7 +372,7 @@ class Placed(PlacedStage):
         return " during its cleanup" if self._in_cleanup else " while it worked"
 
     def _end(self, *, lost: bool) -> None:
-        process, self._process = self._process, None
+        process = self._let_go()
         self._in_cleanup = False
         if process is not None and lost:
             process.lose()
@@ -331,7 +381,7 @@ class Placed(PlacedStage):
         if self._entered:
             self._entered = False
             self._pool.leave(self)
-            give_back(self._bell)
+            self._bell.give_back()
 
 
 class PlacedGenerator(Placed):

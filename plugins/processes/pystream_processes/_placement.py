@@ -99,4 +99,5 @@ class ProcessPlacement(Placement):
             may_share=not isinstance(spec.options.on_error, Retry),
         )
         kind = PlacedGenerator if spec.kind == "generator" else Placed
-        return replace(spec, make=functools.partial(kind, order), shared=False)
+        make = functools.partial(kind, order)
+        return replace(spec, make=make, shared=False, polled=kind is Placed)

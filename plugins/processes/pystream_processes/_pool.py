@@ -7,7 +7,8 @@ the last of them lets go the block comes back, and not before; nobody has to say
 Blocks are cut out of nameless segments (descriptors are scarcer than blocks). A full pool makes
 whoever needs a block wait for one to come back, a quarter of a second at most: a reader may keep
 all results in a list, and then none ever does. From then on, until one has come back, nobody
-waits, and what finds no block travels through the pipe, counted.
+waits, and what finds no block travels through the pipe, counted. Who looks after several stages
+makes a wish instead, and goes on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ._wire import Range
 VARIABLE: Final = "PYSTREAM_SHARED_MEMORY_MB"
 _DEFAULT_MB: Final = 256
 _PATIENCE: Final = 0.25  # seconds
+_PIPE: Final = 2e-9  # seconds that a byte takes through the pipe, there and on
 _PAGE: Final = 65536
 _SEGMENT: Final = 4 << 20  # bytes; larger blocks have a segment each
 
@@ -161,7 +163,8 @@ class Pool:
     def lease(self, size: int) -> Lease | None:
         """A block of at least so many bytes.
 
-        Blocks while the pool is full, at most a quarter of a second. None: there is none.
+        Blocks while the pool is full, at most a quarter of a second; see ``Wish`` for those who
+        cannot. None: there is none.
         """
         block_size = _class_of(size)
         with self._turn:
@@ -194,8 +197,34 @@ class Pool:
         finally:
             self._turn.release()
 
+    def lease_now(self, size: int) -> Lease | None:
+        """The same for someone who cannot wait; not counted."""
+        if not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return self._take(_class_of(size))
+        finally:
+            self._turn.release()
+
+    def begin_waiting(self, size: int) -> bool:
+        """Whether waiting for a block makes sense; then it is counted."""
+        with self._lock:
+            sensible = not self._starved and max(_class_of(size), _SEGMENT) <= self.limit
+            self._waits += sensible
+        return sensible
+
+    def refuse(self, *, starved: bool) -> None:
+        """Count that the pipe is taken.
+
+        Args:
+            starved: after waiting in vain, so that nobody waits for now.
+        """
+        with self._lock:
+            self._starved = self._starved or starved
+            self._refused += 1
+
     def put(
-        self, view: memoryview, *, find: bool = True, ahead: bool = False
+        self, view: memoryview, *, find: bool = True, ahead: bool = False, wait: bool = True
     ) -> tuple[Lease, Range] | None:
         """The bytes of a view in shared memory: where they are if they lie there, else copied.
 
@@ -205,6 +234,7 @@ class Pool:
             view: of bytes.
             find: False: copied in any case.
             ahead: it waits for its turn; see ``lease_ahead``.
+            wait: for a block, as ``lease`` does.
         """
         address, length = address_of(view), view.nbytes
         if find:
@@ -213,7 +243,14 @@ class Pool:
                 lease, offset = found
                 if offset + length <= lease.segment.block_size:
                     return lease, lease.range(offset, length)
-        fresh = self.lease_ahead(length) if ahead else self.lease(length)
+        if ahead:
+            fresh = self.lease_ahead(length)
+        elif wait:
+            fresh = self.lease(length)
+        else:
+            fresh = self.lease_now(length)
+            if fresh is None:
+                self.refuse(starved=False)
         if fresh is None:
             return None
         copy(address, fresh.address, length)
@@ -331,6 +368,40 @@ class Pool:
         self._starts.remove((segment.map.address, segment.number))
         self._size -= segment.size
         self.generation += 1
+
+
+class Wish:
+    """A block that is needed, for someone who has others to look after and cannot stay and wait.
+    These may have the blocks, and need another one themselves: so it is waited for no longer than
+    the pipe would take, which costs twice as much as knowing at most.
+
+    Args:
+        pool: that it is to come from.
+        size: bytes, at least.
+
+    Attributes:
+        size: the same.
+        lease: the block, once it is decided; None: there is none.
+    """
+
+    def __init__(self, pool: Pool, size: int) -> None:
+        self.size = size
+        self.lease: Lease | None = None
+        self._pool = pool
+        self._until: float | None = None  # how long it is worth waiting; 0: not at all
+
+    def decided(self) -> bool:
+        """Whether there is a block, or none for so long that the pipe is to be taken."""
+        self.lease = self._pool.lease_now(self.size)
+        if self.lease is not None:
+            return True
+        if self._until is None:
+            sensible = self._pool.begin_waiting(self.size)
+            self._until = monotonic() + self.size * _PIPE if sensible else 0.0
+        if monotonic() < self._until:
+            return False
+        self._pool.refuse(starved=self._until > 0)
+        return True
 
 
 def _class_of(size: int) -> int:

@@ -21,15 +21,17 @@ import pickle
 import select
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final
 
+from pystream_core import Bell
+
 from . import _records
-from ._bell import Bell
 from ._launcher import close_in_forked_child, launcher
 from ._packing import pack, unpack
-from ._pool import Lease, Pool
+from ._pool import Lease, Pool, Wish
 from ._server import STATUS
 from ._shared import Shared
 from ._wire import (
@@ -51,6 +53,7 @@ from ._wire import (
 )
 
 _KILL_PATIENCE: Final = 2.0  # seconds for a killed process to be gone
+_SOON: Final = 0.002  # seconds until somebody may have given a block back
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
 
@@ -84,6 +87,7 @@ class Process:
             thread may leave it so.
         unsure: the same while a message was only half sent or taken, so that one can no longer
             tell what comes next.
+        descriptors: to wait for, in place of ``receive``.
     """
 
     def __init__(
@@ -110,6 +114,8 @@ class Process:
         self._poll.register(bell, _IN)
         self._end = select.poll()
         self._end.register(self._report, _IN)
+        self._wish: Wish | None = None  # what it waits for, while others are looked after
+        self.descriptors = (self._link.fileno(), self._report.fileno(), bell.fileno())
         self._open = True
         close_in_forked_child(self)
 
@@ -123,21 +129,24 @@ class Process:
         """
         self._ask(frame(kind, parts))
 
-    def call(self, value: Any) -> None:
+    def call(self, value: Any, *, wait: bool = True) -> None:
         """Send a call of the stage; large buffers through shared memory.
+
+        Args:
+            wait: for a block of that, when there is none just now; else they take the pipe.
 
         Raises:
             Exception: whatever the pickling of the value raises; nothing has been sent.
             Died, Late: see ``receive``.
         """
         try:
-            buffers = self._framed(value)
+            buffers = self._framed(value, wait=wait)
         except BaseException:
             self._used.clear()
             raise
         self._ask(buffers)
 
-    def _framed(self, value: Any) -> list[Buffer]:
+    def _framed(self, value: Any, *, wait: bool) -> list[Buffer]:
         if type(value) is Shared:
             for lease in value.leases:
                 if lease.segment.pool is not self._pool:  # it is from elsewhere
@@ -146,7 +155,7 @@ class Process:
                 self._lend(lease)
             else:
                 return [value.message.data]
-        parts, plain = pack(value, self._place)
+        parts, plain = pack(value, partial(self._place, wait=wait))
         return frame(VALUE | PLAIN if plain else VALUE, parts)
 
     def receive(self) -> Message:
@@ -164,16 +173,64 @@ class Process:
                 self._wait(_IN)
                 self.unsure = True
                 message = self._read()
-            if message.kind == LOG:
-                self.unsure = False
-                _records.handle(message.inline())
-            elif message.kind == WANT:
-                self._grant(int.from_bytes(message.inline(), "little"))
-            elif message.kind == NOTES:
-                self._note(message)
-            else:
-                self.owed = self.unsure = False
+            if message.kind == WANT:
+                size = _wanted(message)
+                self._grant(size, self._pool.lease(size))
+            elif self._is_answer(message):
                 return message
+
+    def look(self) -> Message | None:
+        """The answer if it has come; never waits. What has come counts, also after the deadline.
+
+        A wish for memory that is not there is left open, for as long as others would wait for it.
+
+        Raises:
+            Died, Late: see ``receive``.
+        """
+        while True:
+            if self._wish is not None and not self._fulfilled(self._wish):
+                return None
+            self.unsure = True
+            message = self._inbox.take() if self._inbox.rest else None
+            if message is None:
+                message = self._read()
+            if message is None:
+                self.unsure = False
+                if not self._wait(_IN, looking=True):
+                    return None
+                continue
+            if message.kind == WANT:
+                self._wish = Wish(self._pool, _wanted(message))
+            elif self._is_answer(message):
+                return message
+
+    def until(self) -> float:
+        """When to look in any case, as a reading of ``monotonic``."""
+        until = self._deadline()
+        return until if self._wish is None else min(until, monotonic() + _SOON)
+
+    def _is_answer(self, message: Message) -> bool:
+        """See to it, unless it is what was asked for."""
+        if message.kind == LOG:
+            self.unsure = False
+            _records.handle(message.inline())
+        elif message.kind == NOTES:
+            self._note(message)
+        else:
+            self.owed = self.unsure = False
+            return True
+        return False
+
+    def _fulfilled(self, wish: Wish) -> bool:
+        """Whether what it wishes could be answered, with a block or by saying that there is none.
+        Nothing comes from it before that but its end and log records, which wait."""
+        if not wish.decided():
+            if self._wait(_IN, looking=True) and self._has_report(0):
+                raise Died(self._exitcode())
+            return False
+        self._wish = None
+        self._grant(wish.size, wish.lease)
+        return True
 
     def value_of(self, message: Message) -> Any:
         """The value of an answer, or a handle for it; its large buffers lie in shared memory, which
@@ -214,8 +271,8 @@ class Process:
 
     # -- shared memory -----------------------------------------------------------------
 
-    def _place(self, view: memoryview) -> Range | None:
-        put = self._pool.put(view, find=self._may_share)
+    def _place(self, view: memoryview, *, wait: bool) -> Range | None:
+        put = self._pool.put(view, find=self._may_share, wait=wait)
         if put is None:
             return None
         lease, piece = put
@@ -232,8 +289,7 @@ class Process:
             self.unsure = False
         self._used[lease.key] = lease
 
-    def _grant(self, size: int) -> None:
-        lease = self._pool.lease(size)
+    def _grant(self, size: int, lease: Lease | None) -> None:
         if lease is None:
             self._ask(frame(GRANT))
             return
@@ -280,8 +336,12 @@ class Process:
             raise Died(self._exitcode())
         return self._inbox.feed(piece)
 
-    def _wait(self, event: int) -> None:
-        """Wait for the socket."""
+    def _wait(self, event: int, *, looking: bool = False) -> bool:
+        """Wait for the socket; True when it is ready.
+
+        Args:
+            looking: False when it is not, without waiting for it.
+        """
         link = self._link.fileno()
         if event == _OUT:
             self._poll.modify(link, _OUT)
@@ -289,18 +349,23 @@ class Process:
             while True:
                 until = self._deadline()
                 left = until - monotonic() if until < inf else inf
-                if left <= 0:
+                if left <= 0 and not looking:
                     raise Late
-                ready = self._poll.poll(None if left > 1e6 else left * 1e3 + 1)
+                patience = None if left > 1e6 else left * 1e3 + 1
+                ready = self._poll.poll(0 if looking else patience)
                 if len(ready) == 1 and ready[0][0] == link:
-                    return
+                    return True
                 found = dict(ready)
                 if link in found:
-                    return
+                    return True
                 if self._bell.fileno() in found:
                     self._bell.silence()
                 if self._report.fileno() in found:
                     raise Died(self._exitcode())
+                if looking and not found:
+                    if left <= 0:
+                        raise Late
+                    return False
         finally:
             if event == _OUT:
                 self._poll.modify(link, _IN)
@@ -354,6 +419,11 @@ class Process:
     def __del__(self) -> None:
         if getattr(self, "_open", False):
             self.close()
+
+
+def _wanted(message: Message) -> int:
+    """How many bytes it asks for."""
+    return int.from_bytes(message.inline(), "little")
 
 
 # Blocks of processes that did not die when they were killed: never lent again.

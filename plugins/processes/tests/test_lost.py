@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ from pystream_core import (
     WorkerLost,
     placement,
 )
-from pystream_core.testing import broken_law, in_thread, wait_until
+from pystream_core.testing import Gate, broken_law, in_thread, wait_until
 
 Make = Callable[..., Pipeline]
 
@@ -61,6 +61,11 @@ def die(how: Any) -> Any:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     return how
+
+
+def whereabouts(item: Any) -> Any:
+    """The item and the process that this is called in, and those before."""
+    return (*item, os.getpid())
 
 
 def stuck(item: Any) -> Any:
@@ -406,6 +411,94 @@ def test_a_stuck_setup_is_ended(pipelines: Make) -> None:
     pipeline.cleanup()
     assert start.wait().error is not None
     assert monotonic() - begin < 1.5
+
+
+# -- several stages behind one another, which one thread looks after ----------------------
+
+
+def row(make: Make, *stages: Any, **options: Any) -> Pipeline:
+    """Placed stages, one feeding the next."""
+    pipeline = make()
+    for stage in stages:
+        pipeline.add(stage, **PLACED, **options)
+    return pipeline.parallelize()
+
+
+def test_idle_processes_of_a_row_may_die(pipelines: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """All of them: no item is lost, fresh ones take their places, and the thread that looks
+    after them does not run in circles meanwhile."""
+    pipeline = row(pipelines, whereabouts, whereabouts, whereabouts)
+    (first,) = pipeline.stream([()])
+    for number in first:
+        os.kill(number, signal.SIGKILL)
+    assert wait_until(lambda: not any(map(is_there, first)))
+    waiting = threading.Event()
+    cpu = process_time()
+    waiting.wait(0.3)
+    assert process_time() - cpu < 0.2
+    (second,) = pipeline.stream([()])
+    assert len({*first, *second}) == 6
+    assert caplog.text.count("between two items") == 3
+    assert list(pipeline.stream([(1,)])) == [(1, *second)]
+
+
+def is_there(number: int) -> bool:
+    """Whether there is such a process, which has not ended."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_call_in_a_row_has_its_own_time(pipelines: Make) -> None:
+    """The one that is stuck is killed, alone; order stays."""
+    lost: list[StageError] = []
+    timed = placement("process", timeout=0.3)
+    pipeline = pipelines()
+    for _ in range(3):
+        pipeline.add(stuck, placement=timed, on_error=noting(lost))
+    pipeline.parallelize()
+    items = [1, "stuck", 2, 3, "stuck", 4]
+    assert list(pipeline.stream(items)) == [1, 2, 3, 4]
+    assert [failure.path for failure in lost] == ["MainPipeline__Stage_1"] * 2
+    assert all(isinstance(failure.__cause__, WorkerLost) for failure in lost)
+    assert broken_law(pipeline.statistics()) == []
+
+
+def test_an_answer_that_lay_there_in_time_counts(pipelines: Make) -> None:
+    """Although the thread that looks after the stages was held up behind them for longer than a
+    call may take."""
+    timed = placement("process", timeout=0.2)
+    gate = Gate()
+    pipeline = pipelines()
+    for _ in range(3):
+        pipeline.add(stuck, placement=timed)
+    pipeline.add(gate, capacity=1)
+    pipeline.parallelize()
+    running = in_thread(lambda: list(pipeline.stream(range(20))))
+    try:
+        assert gate.wait_entered()
+        threading.Event().wait(0.5)  # longer than the timeout; nothing else would show it
+    finally:
+        gate.open()
+    assert running.wait().value == list(range(20))
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_a_stage_of_a_row_that_dies_at_work_costs_its_item(pipelines: Make, victim: int) -> None:
+    """The others go on with theirs."""
+    lost: list[StageError] = []
+    stages = [die if number == victim else same for number in range(3)]
+    pipeline = row(pipelines, *stages, on_error=noting(lost))
+    assert list(pipeline.stream([1, 2, "kill", 3, 4, "exit", 5])) == [1, 2, 3, 4, 5]
+    assert [failure.item for failure in lost] == ["kill", "exit"]
+    assert {failure.path for failure in lost} == {f"MainPipeline__Stage_{victim + 1}"}
+    assert pipeline.statistics().failed == 2
+
+
+def same(item: Any) -> Any:
+    """The item."""
+    return item
 
 
 def test_an_idle_cleanup_is_quick(pipelines: Make) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pystream_processes import ProcessPlacement, _pool, shared_memory
 from pystream_processes._memory import address_of, copy
-from pystream_processes._pool import Pool, PoolStatistics, pool
+from pystream_processes._pool import Pool, PoolStatistics, Wish, pool
 from pystream_processes._shared import Shared
 
 from pystream_core import SKIP, Pipeline, PlanError, Retry, Stage, placement
@@ -612,6 +612,61 @@ def test_the_block_that_came_back_last_is_lent_first(entered: Pool) -> None:
     again = entered.lease(5 * MB)
     assert again is not None
     assert again.key == key
+
+
+def test_a_wish_is_left_open_until_a_block_comes_back(entered: Pool) -> None:
+    """For someone who cannot wait in one place; counted like a wait."""
+    held = [entered.lease(5 * MB) for _ in range(3)]
+    wish = Wish(entered, 5 * MB)
+    assert not wish.decided()
+    assert wish.lease is None
+    assert entered.statistics().waits == 1
+    held.pop()
+    assert wish.decided()
+    assert wish.lease is not None
+    assert entered.statistics().refused == 0
+    del wish
+    assert Wish(entered, 5 * MB).decided()
+    assert entered.statistics().waits == 1
+
+
+def test_a_wish_in_vain_is_refused_in_time(entered: Pool) -> None:
+    """When the pipe would have been quicker; from then on at once, until a block has come back."""
+    held = [entered.lease(5 * MB) for _ in range(3)]
+    wish = Wish(entered, 5 * MB)
+    assert not wish.decided()
+    assert wait_until(wish.decided)
+    assert wish.lease is None
+    assert Wish(entered, 5 * MB).decided()
+    assert (entered.statistics().waits, entered.statistics().refused) == (1, 2)
+    held.pop()
+    assert Wish(entered, 5 * MB).decided()
+    held.append(entered.lease(5 * MB))
+    assert not Wish(entered, 5 * MB).decided()
+
+
+def test_a_wish_for_more_than_all_is_refused_at_once(entered: Pool) -> None:
+    """No block of that size can ever come back."""
+    assert Wish(entered, 17 * MB).decided()
+    assert entered.statistics().waits == 0
+
+
+def brighter(frame: Any) -> Any:
+    """Another frame each time."""
+    return frame + 1
+
+
+def test_stages_behind_one_another_share_what_little_there_is(small: Pool, pipelines: Make) -> None:
+    """Each needs a block for its result while others have them: nothing is lost, and nobody
+    stands in another one's way for long."""
+    pipeline = pipelines()
+    for _ in range(3):
+        pipeline.add(brighter, capacity=1, **PLACED)
+    pipeline.parallelize()
+    frame = numpy.zeros(5 * MB, numpy.uint8)
+    right = [(result == 3).all() for result in pipeline.stream([frame] * 30)]
+    assert right == [True] * 30
+    assert small.statistics().size <= 16 * MB
 
 
 def test_free_memory_of_another_size_makes_room(entered: Pool) -> None:

@@ -18,6 +18,7 @@ a worker before a     another one that sends to the same join,    what ends its 
 join                  or a mark to it
 a worker of           an item or an outcome, in its channel;      the outcomes, which a stop
 coroutines            after STOP only outcomes                    has asked for
+workers of a row      see ``_row``
 ``admit``             a credit of the first channel               ``shut``, ``abort``
 ``drain``             its mark                                    arrival, or ``abort``
 ``start``             every worker's setup                        ``abort``
@@ -27,6 +28,7 @@ coroutines            after STOP only outcomes                    has asked for
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ from time import monotonic, perf_counter_ns
 from typing import Any, Final
 
 from pystream_core import (
+    Bell,
     Channel,
     ChannelClosed,
     CleanupError,
@@ -50,6 +53,7 @@ from pystream_core import (
 from ._junction import Entrance
 from ._lane import Lane, Worker
 from ._mark import Mark
+from ._row import Row, groups
 
 logger = logging.getLogger("PyStream")
 
@@ -95,7 +99,13 @@ class ThreadsExecutor(Executor):
 
     def start(self, run: Run) -> None:
         self._run = run
-        self._lanes = [Lane(run, segment) for segment in run.plan.segments]
+        rows: dict[Lane, Row] = {}
+        for group in groups(run.plan):
+            bell = Bell.take() if len(group) > 1 else None
+            lanes = [Lane(run, segment, None if bell is None else bell.ring) for segment in group]
+            if bell is not None:
+                rows.update(dict.fromkeys(lanes, Row(run, bell, lanes)))
+            self._lanes += lanes
         output = run.plan.graph.output
         entrances = {output: Entrance(run, output, run.output.__call__, Mark.arrive)}
         for lane in self._lanes:
@@ -110,7 +120,7 @@ class ThreadsExecutor(Executor):
         try:
             for lane in self._lanes:
                 for number in range(lane.size):
-                    self._start_worker(lane, number)
+                    self._start_worker(lane, number, rows.get(lane))
             self._wait_until_prepared()
         except BaseException as error:
             patience = _INTERRUPTED_PATIENCE
@@ -119,14 +129,14 @@ class ThreadsExecutor(Executor):
                 patience = _STOPPED_PATIENCE if stopped else _SETUP_FAILED_PATIENCE
             self.abort("start failed")
             _, missing = self._collect_exits(patience)
-            for path in [self._leave_behind(worker) for worker in missing]:
+            for path in self._leave_all_behind(missing):
                 logger.warning("left behind, since its setup has not returned: %r", path)
             raise
 
-    def _start_worker(self, lane: Lane, number: int) -> None:
+    def _start_worker(self, lane: Lane, number: int, row: Row | None) -> None:
         run = lane.run
         instances = [run.instances[index].of_worker(number) for index in lane.segment]
-        worker = Worker(lane, instances)
+        worker = Worker(lane, instances, row)
         path = run.plan.stages[lane.segment.start].name
         thread = threading.Thread(
             target=self._work,
@@ -350,7 +360,7 @@ class ThreadsExecutor(Executor):
         for lane in self._lanes:
             lane.close()
         errors, missing = self._collect_exits(timeout)
-        left = tuple(self._leave_behind(worker) for worker in missing)
+        left = self._leave_all_behind(missing)
         # Who was admitted just before the stop sends its item before the sweep; whoever comes
         # later finds the front shut.
         if self._front.acquire(timeout=_JOIN_PATIENCE):
@@ -387,6 +397,12 @@ class ThreadsExecutor(Executor):
             self._exits.put(None)  # for another call that waits, as at interpreter exit
         in_order = [error for each in self._workers for error in gone.get(each, ())]
         return in_order, [each for each in self._workers if each not in gone]
+
+    def _leave_all_behind(self, workers: list[Worker]) -> tuple[str, ...]:
+        """The stages that do not return, without those that only wait for one of these."""
+        stuck = [not worker.waits_for_row() for worker in workers]
+        names = [self._leave_behind(worker) for worker in workers]
+        return tuple(itertools.compress(names, stuck))
 
     def _leave_behind(self, worker: Worker) -> str:
         """Name the stage that does not return; its item is the ledger's to count, its caller

@@ -27,6 +27,7 @@ from ._flight import Flight, Landed
 from ._junction import Entrance, fan_out
 from ._mark import STOP, Mark
 from ._order import Sequencer
+from ._row import Row
 from ._straight import serve_straight
 
 logger = logging.getLogger("PyStream")
@@ -43,9 +44,10 @@ class Lane:
     Args:
         run: the run.
         segment: indexes of the stages that its workers run back to back.
+        ring: wakes its worker, if that waits elsewhere.
     """
 
-    def __init__(self, run: Run, segment: range) -> None:
+    def __init__(self, run: Run, segment: range, ring: Callable[[], object] | None = None) -> None:
         options = run.plan.stages[segment[0]].options
         self.run = run
         self.segment = segment
@@ -61,6 +63,7 @@ class Lane:
             workers=self.in_flight,
             spare=0 if self.blocks else 1,
             closing=STOP,
+            ring=ring,
         )
         self.sequencer: Sequencer | None = None
         self._put = self.channel.sender(self._refused)
@@ -217,13 +220,21 @@ class Worker:
     Its thread alone touches it, but for ``in_hand()`` and ``where()``, which the closer calls to
     name a call that does not return.
 
+    Args:
+        lane: that it serves.
+        instances: its own of the stages.
+        row: that the lane belongs to, if it does; its first worker then works for all.
+
     Attributes:
         hand: the item it works on, None in between.
     """
 
-    def __init__(self, lane: Lane, instances: list[Instance]) -> None:
+    def __init__(self, lane: Lane, instances: list[Instance], row: Row | None = None) -> None:
         self.lane = lane
         self.instances = instances
+        self.row = row
+        if row is not None:
+            row.seat(self)
         self.hand: Envelope | None = None
         self.chain: Chain | None = None
         self._flight: Flight | None = None
@@ -253,6 +264,8 @@ class Worker:
     def leave(self, *, clean_up: bool) -> list[BaseException]:
         """Be done with the stages that it has prepared (another one may still be in a call of
         an earlier run); what their cleanups raised."""
+        if self.row is not None and self.row.leads(self):
+            self.row.end()
         errors = []
         for position, instance in enumerate(self._prepared):
             self._at = position
@@ -273,10 +286,20 @@ class Worker:
         at = self._at
         return self.chain.position if at is None and self.chain is not None else at or 0
 
+    def waits_for_row(self) -> bool:
+        """Whether it has nothing to do but to wait for a worker that has."""
+        row = self.row
+        return row is not None and self.hand is None and self._at is None and row.busy()
+
     def serve(self) -> None:
         """Work until the channel is closed and empty."""
         assert self.chain is not None
-        if self.lane.sequencer is not None:
+        if self.row is not None:
+            if self.row.leads(self):
+                self.row.serve()
+            else:
+                self.row.over.wait()
+        elif self.lane.sequencer is not None:
             self._serve_among_others(self.lane.sequencer)
         elif self.lane.in_flight > 1:
             self._serve_in_flight()

@@ -18,7 +18,8 @@ from measuring import Runner, Settings, same, take_turns
 
 STAGES = 3
 SHAPE = (1080, 1920, 3)  # 6.2 MB
-WARM = 20  # items before the clock starts: processes are up, memory is there
+WARM = 20  # items before the clock starts, at least: processes are up, memory is there
+WARM_TIME = 0.2  # seconds; numpy's own threads, for one, do not rest before
 BUSY = 0.005  # seconds
 
 
@@ -27,14 +28,17 @@ def touch(frame: Any) -> Any:
     return frame
 
 
-def compute(item: int) -> int:
-    """Pure Python for about five milliseconds of this machine when it has nothing else to do."""
-    for _ in range(LOOPS):
+def compute(loops: int, item: int) -> int:
+    """Pure Python for as long as the loops take."""
+    for _ in range(loops):
         pass
     return item
 
 
-def _loops() -> int:
+def loops_of(busy: float) -> int:
+    """How many loops take so many seconds of this machine when it has nothing else to do. To be
+    asked once: a process that found out for itself would have other work than the next one."""
+
     def seconds(loops: int) -> float:
         begin = time.perf_counter()
         for _ in range(loops):
@@ -42,22 +46,22 @@ def _loops() -> int:
         return time.perf_counter() - begin
 
     loops = 100_000
-    return int(loops * BUSY / statistics.median(seconds(loops) for _ in range(9)))
-
-
-LOOPS = _loops()
+    return int(loops * busy / statistics.median(seconds(loops) for _ in range(9)))
 
 
 def per_item(runner: Runner, source: list[Any], stages: list[Any]) -> float:
     """Seconds per item, once it is running."""
     with runner(source, stages) as results:
         arrived = iter(results)
-        for _ in range(WARM):
+        first = time.perf_counter()
+        warm = 0
+        while warm < WARM or (warm < len(source) // 2 and time.perf_counter() - first < WARM_TIME):
             next(arrived)
+            warm += 1
         begin = time.perf_counter()
         count = sum(1 for _ in arrived)
         took = time.perf_counter() - begin
-    assert count == len(source) - WARM
+    assert count == len(source) - warm
     return took / count
 
 
@@ -93,9 +97,9 @@ def _copies(frame: Any, places: list[Any], frames: int) -> float:
     return (time.perf_counter() - begin) / frames
 
 
-def unconnected(items: int) -> float:
+def unconnected(items: int, loops: int) -> float:
     """Seconds per item of two processes that compute and hand nothing on."""
-    workers = [multiprocessing.Process(target=_compute_many, args=(items, LOOPS)) for _ in range(2)]
+    workers = [multiprocessing.Process(target=_compute_many, args=(items, loops)) for _ in range(2)]
     begin = time.perf_counter()
     for worker in workers:
         worker.start()
@@ -105,9 +109,8 @@ def unconnected(items: int) -> float:
 
 
 def _compute_many(items: int, loops: int) -> None:
-    for _ in range(items):
-        for _ in range(loops):
-            pass
+    for item in range(items):
+        compute(loops, item)
 
 
 def measure(settings: Settings) -> Outcome:
@@ -116,6 +119,8 @@ def measure(settings: Settings) -> Outcome:
     frame = np.ones(SHAPE, np.uint8)
     ours = pystreams.processes
     many, few = [frame] * settings.items(1000), [frame] * (WARM + settings.items(60))
+    loops = loops_of(BUSY)
+    computing = [partial(compute, loops)] * 2
     numbers = list(range(WARM + settings.items(200)))
     rounds = take_turns(
         {
@@ -124,9 +129,9 @@ def measure(settings: Settings) -> Outcome:
             "one copy to share": partial(one_copy_to_share, frame, len(many)),
             "frames, pypeln": partial(per_item, peers.pypeln_processes, few, [touch] * STAGES),
             "frames, queues": partial(per_item, chains.processes, few, [touch] * STAGES),
-            "computing": partial(per_item, ours, numbers, [compute] * 2),
-            "ideal": partial(unconnected, len(numbers) - WARM),
-            "computing, threads": partial(per_item, pystreams.threads, numbers, [compute] * 2),
+            "computing": partial(per_item, ours, numbers, computing),
+            "ideal": partial(unconnected, len(numbers) - WARM, loops),
+            "computing, threads": partial(per_item, pystreams.threads, numbers, computing),
             "small": partial(
                 per_item, pystreams.serial_in_processes, [1] * settings.items(5000), [same]
             ),

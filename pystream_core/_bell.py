@@ -8,16 +8,32 @@ from collections import deque
 
 
 class Bell:
-    """A pipe that becomes readable when it is rung.
+    """A pipe that becomes readable when it is rung. For executors and placements on systems
+    with ``select.poll``.
 
     Its descriptors are closed with the object itself: whoever rings it holds it, so the number
-    cannot have become something else's.
+    cannot have become something else's. So a bell that is no longer needed is given back, for
+    the next one who takes one; whoever still rings it wakes that one for nothing, which does no
+    harm.
     """
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
         for each in (self._read, self._write):
             os.set_blocking(each, False)
+
+    @classmethod
+    def take(cls) -> Bell:
+        """One that is silent: one that was given back, or a new one."""
+        try:
+            return _spare(os.getpid()).pop()
+        except IndexError:
+            return cls()
+
+    def give_back(self) -> None:
+        """It is no longer waited for."""
+        self.silence()
+        _spare(os.getpid()).append(self)
 
     def fileno(self) -> int:
         """To wait for."""
@@ -48,16 +64,7 @@ def _spare(process: int) -> deque[Bell]:  # noqa: ARG001  (a forked child has it
     return deque()
 
 
-def take_bell() -> Bell:
-    """One for a stage."""
-    try:
-        return _spare(os.getpid()).pop()
-    except IndexError:
-        return Bell()
-
-
-def give_back(bell: Bell) -> None:
-    """For another stage. Whoever still rings it wakes that one for nothing, which does no harm;
-    were it closed instead, it could write to whatever gets the number next."""
-    bell.silence()
-    _spare(os.getpid()).append(bell)
+def spare_descriptors() -> set[int]:
+    """Of the bells that have been given back, and stay until the interpreter ends."""
+    spare = list(_spare(os.getpid()))
+    return {number for each in spare for number in (each._read, each._write)}

@@ -1,0 +1,184 @@
+"""Placed stages behind one another are served by one thread, and nobody notices but the clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pystream_threads._row import groups
+
+from pystream_core import Pipeline, Retry, StageError, factory
+from pystream_core.testing import PATIENCE, Gate, Tracker, broken_law, in_thread, wait_until
+
+PLACED: dict[str, Any] = {"placement": "tracked"}
+
+Make = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Opens at the end in any case."""
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+def same(item: Any) -> Any:
+    """The item."""
+    return item
+
+
+def twice(item: Any) -> Iterator[Any]:
+    """Two of it."""
+    yield item
+    yield item
+
+
+async def later(item: Any) -> Any:
+    """The item."""
+    return item
+
+
+def described(make: Make, *stages: Any, **modes: Any) -> Pipeline:
+    """Stages one after another, each alone or with its options."""
+    pipeline = make()
+    for stage in stages:
+        given, options = stage if isinstance(stage, tuple) else (stage, {})
+        pipeline.add(given, **{**PLACED, **options})
+    return pipeline.parallelize(**modes)
+
+
+@pytest.mark.parametrize(
+    ("stages", "lengths"),
+    [
+        ([same, same, same], [3]),
+        ([same, (same, {"placement": None}), same, same], [1, 1, 2]),
+        ([same, (same, {"workers": 2}), same], [1, 1, 1]),
+        ([same, (same, {"on_error": Retry(2)}), same], [1, 1, 1]),
+        ([same, (same, {"on_error": "skip"}), (same, {"max_age": 9.0}), same], [4]),
+        ([same, twice, same], [1, 1, 1]),
+        ([(same, {"overflow": "drop_oldest"}), same], [2]),
+        ([same, (same, {"overflow": "drop_oldest"}), same], [1, 2]),
+        (
+            [same, (same, {"name": "B", "after": "Stage_1"}), (same, {"after": "Stage_1"})],
+            [1, 1, 1],
+        ),
+        ([same, (later, {"placement": None})], [1, 1]),
+    ],
+)
+def test_what_makes_a_row(
+    tracked_placement: Tracker, pipelines: Make, stages: list[Any], lengths: list[int]
+) -> None:
+    """Polled stages with one worker, each of which feeds the next one alone, without waits of
+    their own and without drops between them."""
+    pipeline = described(pipelines, *stages)
+    pipeline.start()
+    assert pipeline._session is not None
+    assert [len(group) for group in groups(pipeline._session.run.plan)] == lengths
+
+
+def test_the_stages_of_a_row_work_at_the_same_time(
+    tracked_placement: Tracker, pipelines: Make
+) -> None:
+    """Each on another item."""
+    items, barrier = 8, threading.Barrier(3)
+
+    def meets(stage: int) -> Callable[[int], int]:
+        def meet(item: int) -> int:
+            if 2 <= item + stage < items:  # all three have an item then
+                barrier.wait(PATIENCE)
+            return item
+
+        return meet
+
+    pipeline = described(pipelines, *[(meets(stage), {"capacity": 1}) for stage in range(3)])
+    assert list(pipeline.stream(range(items))) == list(range(items))
+
+
+def test_a_row_takes_as_much_as_stages_with_threads_of_their_own(
+    tracked_placement: Tracker, pipelines: Make, gate: Gate
+) -> None:
+    """Its channels are bounded as theirs: what waits in front of a slow stage holds up those
+    before it."""
+    admitted = []
+    for placed in (PLACED, {"placement": None}):
+        pipeline = pipelines()
+        for stage in (same, same, gate, same):
+            pipeline.add(stage, capacity=2, **placed)
+        pipeline.parallelize(input_timeout=0.2)
+        count = 0
+        while pipeline.forward(count):
+            count += 1
+        admitted.append(count)
+        pipeline.abort()
+    assert admitted == [9, 9]
+
+
+def test_the_one_that_is_stuck_is_named_alone(
+    tracked_placement: Tracker,
+    pipelines: Make,
+    gate: Gate,
+    hurried: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not those which wait for the thread that waits for it."""
+    stages = [(same, {"name": "A"}), (gate, {"name": "B"}), (same, {"name": "C"})]
+    pipeline = described(pipelines, *stages)
+    for number in range(2):
+        assert pipeline.forward(number)
+    assert gate.wait_entered()
+    pipeline.abort()
+    pipeline.cleanup(timeout=0.1)
+    (left,) = [each for each in caplog.messages if "did not return" in each or "left" in each]
+    assert "MainPipeline__B" in left
+    assert "MainPipeline__A" not in left
+    assert "MainPipeline__C" not in left
+    statistics = pipeline.statistics()
+    assert statistics.dropped["abandoned"] == 1
+    assert broken_law(statistics) == []
+
+
+def test_a_row_that_ends_early_keeps_nobody(tracked_placement: Tracker, pipelines: Make) -> None:
+    """Its first stage cannot be set up; the workers of the others do not wait for it."""
+
+    def unmakeable() -> Any:
+        raise LookupError("no camera")
+
+    pipeline = described(pipelines, factory(unmakeable), same, same)
+    error = in_thread(pipeline.start).wait().error
+    assert isinstance(error, StageError)
+    assert "no camera" in str(error)
+    pipeline.cleanup()
+
+
+def test_marks_pass_through_a_row_behind_their_items(
+    tracked_placement: Tracker, pipelines: Make, gate: Gate
+) -> None:
+    """A drain waits for what is in the row, and for no more."""
+    pipeline = described(pipelines, same, gate, same)
+    for number in range(2):
+        assert pipeline.forward(number)
+    assert gate.wait_entered()
+    draining = in_thread(lambda: pipeline.drain(PATIENCE))
+    session = pipeline._session
+    assert session is not None
+    assert wait_until(lambda: session.executor._marks)  # type: ignore[attr-defined]
+    assert draining.thread.is_alive()
+    gate.open()
+    draining.wait()
+    assert pipeline.statistics().completed == 2
+
+
+def test_a_row_ends_while_its_reader_has_stopped_reading(
+    tracked_placement: Tracker, pipelines: Make
+) -> None:
+    """Whatever is in hand, waits for room or waits for its turn is counted."""
+    pipeline = described(pipelines, same, same, same)
+    with pipeline.stream(iter(int, 1)) as results:
+        assert [next(results) for _ in range(5)] == [0] * 5
+    assert list(pipeline.stream([1, 2])) == [1, 2]
+    pipeline.cleanup()
+    assert tracked_placement.owned() == []
+    assert broken_law(pipeline.statistics()) == []
