@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from pystream_core import Channel, ChannelClosed
+from pystream_core import Bell, Channel, ChannelClosed
 from pystream_core._channel import LARGEST, LARGEST_LOT, WINDOW_NS, Baton
+from pystream_core.testing import in_thread
 
 DEADLINE = 5.0
 MS = 1_000_000
@@ -502,3 +504,40 @@ def test_a_late_release_does_not_pass_for_the_holders() -> None:
     assert baton.wait_free(0.01) is False
     baton.release()
     assert baton.wait_free(DEADLINE) is True
+
+
+# -- waiting elsewhere -------------------------------------------------------------------
+
+
+def test_a_receiver_that_waits_elsewhere_is_rung_for() -> None:
+    """Once for each time that it says so, by items, tokens and the close alike."""
+    rung: list[str] = []
+    channel: Channel[int] = Channel(4, closing="closed", ring=lambda: rung.append("ring"))
+    assert channel.reserve(0)
+    channel.send(1)
+    assert rung == []  # nobody waits
+    for number, act in enumerate((lambda: channel.post("mark"), channel.close), 1):
+        channel.parked = True
+        act()
+        act()
+        assert not channel.parked
+        assert len(rung) == number
+    assert channel.sweep()[:3] == [1, "mark", "mark"]
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="select.poll is not there")
+def test_a_bell_wakes_whoever_waits_for_its_descriptor() -> None:
+    """However often it is rung, until it is silenced; given back it is the next one to be taken."""
+    bell = Bell.take()
+    poll = select.poll()
+    poll.register(bell, select.POLLIN)
+    assert poll.poll(0) == []
+    in_thread(lambda: [bell.ring() for _ in range(100_000)]).wait()  # more than a pipe holds
+    assert poll.poll(0) == [(bell.fileno(), select.POLLIN)]
+    while poll.poll(0):
+        bell.silence()
+    bell.ring()
+    bell.give_back()
+    assert Bell.take() is bell
+    assert poll.poll(0) == []
+    bell.give_back()

@@ -1,11 +1,27 @@
-"""Shared memory without a name: what the system forgets with the last descriptor and mapping."""
+"""Shared memory without a name: what the system forgets with the last descriptor and mapping.
+
+In huge pages, where it is worth it and the system can make them: copies into small ones spend up to
+a third of their time looking these up. On most systems shared memory does not get them by itself,
+but since Linux 6.1 on request (MADV_COLLAPSE, see madvise(2)), for what lies at a multiple of
+their size.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import functools
+import logging
 import mmap
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+logger = logging.getLogger("PyStream")
+
+_COLLAPSE: Final = 25  # MADV_COLLAPSE
+_FIXED: Final = 0x10  # MAP_FIXED
+_HUGE: Final = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
 
 def make_nameless(size: int) -> int:
@@ -27,13 +43,75 @@ class Map:
 
     def __init__(self, descriptor: int, size: int) -> None:
         self.size = size
-        self._map = mmap.mmap(descriptor, size)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        huge = _huge_page()
+        if huge and size >= huge:
+            self._map, self._begin = _map_aligned(descriptor, size, huge)
+        else:
+            self._map, self._begin = mmap.mmap(descriptor, size), 0
+        self.address = _address(self._map) + self._begin
 
     def exporter(self, offset: int, length: int) -> Any:
         """An object over a range, which lives as long as any memoryview or array made of it,
         and can be watched by a weak reference."""
-        return (ctypes.c_char * length).from_buffer(self._map, offset)
+        return (ctypes.c_char * length).from_buffer(self._map, self._begin + offset)
+
+    def use_huge_pages(self) -> bool:
+        """Make them huge ones, whatever they hold and whoever uses them; whether that was done.
+
+        Blocks for some milliseconds per page. When the system does not know how, nobody asks again.
+        """
+        huge = _huge_page()
+        length = self.size // huge * huge if huge else 0
+        if not length or _refusals:
+            return False
+        for begin in range(self.address, self.address + length, huge):
+            ctypes.string_at(begin, 1)  # one small page has to be there
+        if _libc().madvise(self.address, length, _COLLAPSE):
+            number = ctypes.get_errno()
+            if number == errno.EINVAL:  # else it has none just now
+                _refusals.append(number)
+            logger.debug("no huge pages for shared memory: %s", os.strerror(number))
+            return False
+        return True
+
+
+_refusals: list[int] = []  # of the system to make huge pages
+
+
+def _map_aligned(descriptor: int, size: int, alignment: int) -> tuple[mmap.mmap, int]:
+    """Memory mapped at a multiple of the alignment, amid a mapping that owns its place; where in
+    that it begins."""
+    around = mmap.mmap(-1, size + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    begin = -_address(around) % alignment
+    protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _FIXED
+    wanted = _address(around) + begin
+    if _libc().mmap(wanted, size, protection, flags, descriptor, 0) != wanted:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return around, begin
+
+
+def _address(mapping: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+
+
+@functools.cache
+def _huge_page() -> int:
+    """Bytes of a huge page; 0: this system has none for shared memory."""
+    try:
+        return int(_HUGE.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    libc.mmap.restype = address
+    libc.mmap.argtypes = (address, size, number, number, number, ctypes.c_long)
+    libc.madvise.argtypes = (address, size, number)
+    return libc
 
 
 def view_of(exporter: Any) -> memoryview:

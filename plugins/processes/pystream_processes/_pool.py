@@ -34,6 +34,9 @@ _PATIENCE: Final = 0.25  # seconds
 _PIPE: Final = 2e-9  # seconds that a byte takes through the pipe, there and on
 _PAGE: Final = 65536
 _SEGMENT: Final = 4 << 20  # bytes; larger blocks have a segment each
+_LARGE: Final = 1 << 20  # bytes; such blocks get huge pages when they were lent so
+_OFTEN: Final = 16  # times, of the last
+_RECENTLY: Final = 128
 
 
 class Segment:
@@ -56,6 +59,20 @@ class Segment:
             os.close(self.descriptor)
             raise
         self.lent: dict[int, weakref.ref[Any]] = {}  # the exporters, by block
+        self._often = self._since = 0  # lent so many times, since that one of the pool's
+        self._settled = block_size < _LARGE
+
+    def lent_at(self, time: int) -> None:
+        """It is lent, and so many times some block was. One that is lent again and again is worth
+        the moment that huge pages take."""
+        if self._settled:
+            return
+        if time - self._since > _RECENTLY:
+            self._often, self._since = 0, time
+        self._often += 1
+        if self._often == _OFTEN:
+            self._settled = True
+            self.map.use_huge_pages()
 
     def close(self) -> None:
         """It can no longer be sent. The memory lives on as long as someone sees a block of it."""
@@ -138,7 +155,7 @@ class Pool:
         # Blocks by size. The one that came back last is taken first: it is still in the caches.
         self._free: dict[int, list[tuple[Segment, int]]] = {}
         self._size = 0
-        self._numbers = 0
+        self._numbers = self._leases = 0
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
         self._starved = False
         self._waits = self._refused = 0
@@ -315,7 +332,10 @@ class Pool:
                 if self._size + new > self.limit:
                     return None
                 free = self._add_segment(block_size)
-            return self._lend(*free.pop())
+            lease = self._lend(*free.pop())
+            self._leases += 1
+        lease.segment.lent_at(self._leases)
+        return lease
 
     # -- under the lock ----------------------------------------------------------------
 

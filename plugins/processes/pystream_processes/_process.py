@@ -8,6 +8,7 @@ who                   waits for                                   ended by
 ``receive``           an answer, or the end of the process        either, the deadline, or
                                                                   the bell, which may bring
                                                                   the deadline nearer
+``look``              nothing: it says whether that has come      (``until`` says when to ask)
 ``send``              room in the socket, or that end             the same
 ``lose``              the report that a killed process is gone    it, or ``_KILL_PATIENCE``
 ``Pool.lease``        a block of shared memory                    see ``_pool``
@@ -182,7 +183,7 @@ class Process:
     def look(self) -> Message | None:
         """The answer if it has come; never waits. What has come counts, also after the deadline.
 
-        A wish for memory that is not there is left open, for as long as others would wait for it.
+        A wish for memory that is not there is left open meanwhile; see ``Wish``.
 
         Raises:
             Died, Late: see ``receive``.

@@ -453,7 +453,7 @@ def is_there(number: int) -> bool:
 def test_a_call_in_a_row_has_its_own_time(pipelines: Make) -> None:
     """The one that is stuck is killed, alone; order stays."""
     lost: list[StageError] = []
-    timed = placement("process", timeout=0.3)
+    timed = placement("process", timeout=1.0, max_restarts=5)
     pipeline = pipelines()
     for _ in range(3):
         pipeline.add(stuck, placement=timed, on_error=noting(lost))
@@ -468,7 +468,7 @@ def test_a_call_in_a_row_has_its_own_time(pipelines: Make) -> None:
 def test_an_answer_that_lay_there_in_time_counts(pipelines: Make) -> None:
     """Although the thread that looks after the stages was held up behind them for longer than a
     call may take."""
-    timed = placement("process", timeout=0.2)
+    timed = placement("process", timeout=1.0)
     gate = Gate()
     pipeline = pipelines()
     for _ in range(3):
@@ -478,7 +478,7 @@ def test_an_answer_that_lay_there_in_time_counts(pipelines: Make) -> None:
     running = in_thread(lambda: list(pipeline.stream(range(20))))
     try:
         assert gate.wait_entered()
-        threading.Event().wait(0.5)  # longer than the timeout; nothing else would show it
+        threading.Event().wait(1.5)  # longer than the timeout; nothing else would show it
     finally:
         gate.open()
     assert running.wait().value == list(range(20))

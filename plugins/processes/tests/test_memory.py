@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import gc
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +14,8 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from pystream_processes import ProcessPlacement, _pool, shared_memory
-from pystream_processes._memory import address_of, copy
+from pystream_processes import ProcessPlacement, _memory, _pool, shared_memory
+from pystream_processes._memory import Map, address_of, copy
 from pystream_processes._pool import Pool, PoolStatistics, Wish, pool
 from pystream_processes._shared import Shared
 
@@ -667,6 +670,83 @@ def test_stages_behind_one_another_share_what_little_there_is(small: Pool, pipel
     right = [(result == 3).all() for result in pipeline.stream([frame] * 30)]
     assert right == [True] * 30
     assert small.statistics().size <= 16 * MB
+
+
+def test_a_block_that_is_lent_again_and_again_gets_huge_pages(
+    entered: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, after a while; none that is lent now and then, and no small one."""
+    asked: list[int] = []
+    monkeypatch.setattr(Map, "use_huge_pages", lambda self: asked.append(self.size))
+    for _ in range(15):
+        entered.lease(5 * MB)
+    assert asked == []
+    for _ in range(100):
+        entered.lease(5 * MB)
+    assert asked == [5 * MB]
+    for _ in range(40):
+        seldom = entered.lease(6 * MB)
+        for _ in range(10):
+            entered.lease(100_000)
+    assert seldom is not None
+    assert asked == [5 * MB]
+
+
+two_megabytes = pytest.mark.skipif(
+    _memory._huge_page() != 2 * MB, reason="this system has other huge pages, or none"
+)
+
+
+@two_megabytes
+def test_huge_pages_hold_what_was_there(entered: Pool) -> None:
+    """Whoever looks at it; and they are huge, if the system can do that."""
+    lease = entered.lease(5 * MB)
+    assert lease is not None
+    frame = numpy.frombuffer(lease.view(lease.range(0, 5 * MB)), numpy.uint8)
+    frame[:] = numpy.arange(5 * MB, dtype=numpy.uint32) % 251
+    expected = frame.copy()
+    done = lease.segment.map.use_huge_pages()
+    assert (frame == expected).all()
+    assert lease.address % (2 * MB) == 0
+    mapping = Path("/proc/self/smaps").read_text().partition(f"{lease.address:x}-")[2]
+    huge = re.search(r"ShmemPmdMapped: +(\d+) kB", mapping)
+    assert huge is not None
+    assert bool(int(huge[1])) == done
+
+
+@two_megabytes
+def test_a_system_without_huge_pages_is_asked_once(
+    entered: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones do as well. One that has none just now may be asked for those of other blocks."""
+    asked: list[int] = []
+    error = errno.ENOMEM
+
+    def refuse(address: int, length: int, advice: int) -> int:
+        asked.append(length)
+        ctypes.set_errno(error)
+        return -1
+
+    monkeypatch.setattr(_memory, "_refusals", [])
+    monkeypatch.setattr(_memory._libc(), "madvise", refuse)
+    lease = entered.lease(5 * MB)
+    assert lease is not None
+    assert [lease.segment.map.use_huge_pages() for _ in range(2)] == [False] * 2
+    assert asked == [4 * MB] * 2
+    error = errno.EINVAL
+    assert [lease.segment.map.use_huge_pages() for _ in range(2)] == [False] * 2
+    assert asked == [4 * MB] * 3
+
+
+@two_megabytes
+def test_memory_that_cannot_be_mapped_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is left open."""
+    monkeypatch.setattr(_memory._libc(), "mmap", lambda *_: -1)
+    made = Pool(16 * MB)
+    made.enter(made)
+    with pytest.raises(OSError):
+        made.lease(5 * MB)
+    made.leave(made)
 
 
 def test_free_memory_of_another_size_makes_room(entered: Pool) -> None:

@@ -215,7 +215,7 @@ class ThreadsExecutor(Executor):
     ) -> bool:
         deadline = None if timeout is None else monotonic() + timeout
         try:
-            while not self._send_if_there_is_room(channel, envelope):
+            while (sent := self._send_if_there_is_room(channel, envelope)) is None:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -224,23 +224,25 @@ class ThreadsExecutor(Executor):
         except ChannelClosed:
             refusal = self._run.refusal()
             raise refusal from refusal.__cause__  # its own cause stays
-        return envelope.seq >= 0  # else the offer was withdrawn
+        return sent
 
-    def _send_if_there_is_room(self, channel: Channel[Envelope], envelope: Envelope) -> bool:
+    def _send_if_there_is_room(self, channel: Channel[Envelope], envelope: Envelope) -> bool | None:
+        """None: there is no room; False: the offer was withdrawn."""
         with self._front:
             if self._shut:
                 raise self._run.refusal()
             while not channel.room:
                 lot = channel.ask(0)
                 if lot is None:
-                    return False
+                    return None
                 channel.room = lot
-            if self._run.accept(envelope):
+            accepted = self._run.accept(envelope)
+            if accepted:
                 channel.room -= 1
                 channel.send(envelope)
             if channel.room and self._waiting:
                 channel.call()
-            return True
+            return accepted
 
     def _wait_for_room(self, channel: Channel[Envelope], timeout: float | None) -> bool:
         """Why nobody is forgotten who waits: while there is room, a lot of credits or a call is

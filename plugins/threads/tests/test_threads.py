@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pystream_core import Pipeline, PlacedStage, Placement, PlanError, Stage, StageSpec
-from pystream_core.testing import Tracker, in_thread, wait_until
+from pystream_core.testing import Gate, Tracker, in_thread, wait_until
 
 
 @pytest.fixture
@@ -250,3 +250,35 @@ def test_an_interrupt_while_a_worker_is_being_started_is_what_is_raised(
     assert len(cleanups) == (2 if error is KeyboardInterrupt else 1)
     assert "left behind" not in caplog.text
     pipeline.cleanup()
+
+
+def test_what_was_brought_for_a_reader_that_has_left_is_given_back(
+    tracked_placement: Tracker,
+) -> None:
+    """Also when it waits in an envelope that another item has had before."""
+    gate = Gate()
+    pipeline = Pipeline()
+    pipeline.add(gate, placement="tracked", capacity=1)
+    pipeline.parallelize()
+    try:
+        gate.let(20)
+        assert list(pipeline.stream(range(20))) == list(range(20))
+        session = pipeline._session
+        assert session is not None
+        executor: Any = session.executor
+        assert session.run.spares
+        results = pipeline.stream(range(100))
+        assert wait_until(lambda: executor._waiting == 1)
+        before = tracked_placement.brought, pipeline.statistics().admitted
+        leaving = in_thread(results.close)
+        assert session._results is not None
+        feeding = session._results.feeder._feeding
+        assert wait_until(lambda: feeding.stopping)
+        gate.open()
+        leaving.wait()
+    finally:
+        gate.open()
+        pipeline.cleanup()
+    assert before == (23, 22)
+    assert wait_until(lambda: tracked_placement.owned() == [])
+    assert pipeline.statistics().admitted == 22

@@ -19,7 +19,7 @@ from measuring import Runner, Settings, same, take_turns
 STAGES = 3
 SHAPE = (1080, 1920, 3)  # 6.2 MB
 WARM = 20  # items before the clock starts, at least: processes are up, memory is there
-WARM_TIME = 0.2  # seconds; numpy's own threads, for one, do not rest before
+WARM_TIME = 1.0  # seconds; numpy's own threads rest by then, and blocks lent often are huge pages
 BUSY = 0.005  # seconds
 
 
@@ -50,7 +50,7 @@ def loops_of(busy: float) -> int:
 
 
 def per_item(runner: Runner, source: list[Any], stages: list[Any]) -> float:
-    """Seconds per item, once it is running."""
+    """Seconds per item, once it is running; the reader lets go of each at once."""
     with runner(source, stages) as results:
         arrived = iter(results)
         first = time.perf_counter()
@@ -59,10 +59,14 @@ def per_item(runner: Runner, source: list[Any], stages: list[Any]) -> float:
             next(arrived)
             warm += 1
         begin = time.perf_counter()
-        count = sum(1 for _ in arrived)
+        count = sum(map(_one, arrived))
         took = time.perf_counter() - begin
     assert count == len(source) - warm
     return took / count
+
+
+def _one(_: Any) -> int:
+    return 1
 
 
 def one_copy(frame: Any, frames: int) -> float:
@@ -118,7 +122,7 @@ def measure(settings: Settings) -> Outcome:
 
     frame = np.ones(SHAPE, np.uint8)
     ours = pystreams.processes
-    many, few = [frame] * settings.items(1000), [frame] * (WARM + settings.items(60))
+    many, few = [frame] * settings.items(5000), [frame] * (WARM + settings.items(60))
     loops = loops_of(BUSY)
     computing = [partial(compute, loops)] * 2
     numbers = list(range(WARM + settings.items(200)))
