@@ -137,12 +137,11 @@ class PoolStatistics:
 class Pool:
     """The blocks of this process.
 
-    ``_turn`` is held by the one that takes a block, also while it waits for one, so those who
-    need one wait in turn; it alone takes from ``_returned``, and the last to ``leave``.
-    ``_lock`` guards the rest, for a few instructions. Ctrl-C amid these may cost a block, which
-    then goes with the last stage; so what is lent is not counted, but looked for. Blocks come back
-    through ``_returned`` from wherever the last view is let go, in a destructor too: that only
-    posts.
+    ``_turn`` is held by the one that takes a block and may wait for one, so those who wait do so in
+    turn; who cannot wait takes what is there. ``_lock`` guards the books, for a few instructions.
+    Ctrl-C amid these may cost a block, which then goes with the last stage; so what is lent is not
+    counted, but looked for. Blocks come back through ``_returned`` from wherever the last view is
+    let go, in a destructor too: that only posts.
     """
 
     def __init__(self, limit: int) -> None:
@@ -183,22 +182,23 @@ class Pool:
         Blocks while the pool is full, at most a quarter of a second; see ``Wish`` for those who
         cannot. None: there is none.
         """
+        return self._handed_out(self._lease(size))
+
+    def _lease(self, size: int) -> Lease | None:
         block_size = _class_of(size)
         with self._turn:
             if max(block_size, _SEGMENT) > self.limit:
-                self._refused += 1
+                self.refuse(starved=False)
                 return None
             found = self._take(block_size)
             if found is not None:
                 return found
-            if not self._starved:
-                self._waits += 1
+            self.begin_waiting(size)
             deadline = monotonic() + _PATIENCE
             while found is None:
                 left = deadline - monotonic()
                 if self._starved or left <= 0 or not self._await_one(left):
-                    self._starved = True
-                    self._refused += 1
+                    self.refuse(starved=True)
                     return None
                 found = self._take(block_size)
             return found
@@ -210,18 +210,20 @@ class Pool:
         if not self._turn.acquire(blocking=False):
             return None
         try:
-            return self._take(_class_of(size), ahead=True)
+            lease = self._take(_class_of(size), ahead=True)
         finally:
             self._turn.release()
+        return self._handed_out(lease)
 
     def lease_now(self, size: int) -> Lease | None:
         """The same for someone who cannot wait; not counted."""
-        if not self._turn.acquire(blocking=False):
-            return None
-        try:
-            return self._take(_class_of(size))
-        finally:
-            self._turn.release()
+        return self._handed_out(self._take(_class_of(size)))
+
+    def _handed_out(self, lease: Lease | None) -> Lease | None:
+        """Without a lock: huge pages take a moment."""
+        if lease is not None:
+            lease.segment.lent_at(self._leases)
+        return lease
 
     def begin_waiting(self, size: int) -> bool:
         """Whether waiting for a block makes sense; then it is counted."""
@@ -332,10 +334,8 @@ class Pool:
                 if self._size + new > self.limit:
                     return None
                 free = self._add_segment(block_size)
-            lease = self._lend(*free.pop())
             self._leases += 1
-        lease.segment.lent_at(self._leases)
-        return lease
+            return self._lend(*free.pop())
 
     # -- under the lock ----------------------------------------------------------------
 

@@ -648,6 +648,15 @@ def test_a_wish_in_vain_is_refused_in_time(entered: Pool) -> None:
     assert not Wish(entered, 5 * MB).decided()
 
 
+def test_a_wish_does_not_depend_on_whose_turn_it_is(entered: Pool) -> None:
+    """Someone else is about to take a block, or waits for another size: what is there is had."""
+    with entered._turn:
+        wish = Wish(entered, 5 * MB)
+        assert wish.decided()
+        assert wish.lease is not None
+    assert (entered.statistics().waits, entered.statistics().refused) == (0, 0)
+
+
 def test_a_wish_for_more_than_all_is_refused_at_once(entered: Pool) -> None:
     """No block of that size can ever come back."""
     assert Wish(entered, 17 * MB).decided()
@@ -677,7 +686,13 @@ def test_a_block_that_is_lent_again_and_again_gets_huge_pages(
 ) -> None:
     """Once, after a while; none that is lent now and then, and no small one."""
     asked: list[int] = []
-    monkeypatch.setattr(Map, "use_huge_pages", lambda self: asked.append(self.size))
+
+    def use_huge_pages(of: Map) -> None:
+        assert not entered._turn.locked()  # it takes a moment
+        assert not entered._lock.locked()
+        asked.append(of.size)
+
+    monkeypatch.setattr(Map, "use_huge_pages", use_huge_pages)
     for _ in range(15):
         entered.lease(5 * MB)
     assert asked == []
