@@ -97,23 +97,25 @@ def test_the_stages_of_a_row_work_at_the_same_time(
     assert list(pipeline.stream(range(items))) == list(range(items))
 
 
+@pytest.mark.parametrize("placed", [PLACED, {"placement": None}], ids=["row", "threads"])
 def test_a_row_takes_as_much_as_stages_with_threads_of_their_own(
-    tracked_placement: Tracker, pipelines: Make, gate: Gate
+    tracked_placement: Tracker, pipelines: Make, gate: Gate, placed: dict[str, Any]
 ) -> None:
     """Its channels are bounded as theirs: what waits in front of a slow stage holds up those
     before it."""
-    admitted = []
-    for placed in (PLACED, {"placement": None}):
-        pipeline = pipelines()
-        for stage in (same, same, gate, same):
-            pipeline.add(stage, capacity=2, **placed)
-        pipeline.parallelize(input_timeout=0.2)
-        count = 0
-        while pipeline.forward(count):
-            count += 1
-        admitted.append(count)
-        pipeline.abort()
-    assert admitted == [9, 9]
+    pipeline = pipelines()
+    for stage in (same, same, gate, same):
+        pipeline.add(stage, capacity=2, **placed)
+    pipeline.parallelize(input_timeout=4 * PATIENCE)
+    assert all(pipeline.forward(number) for number in range(9))  # three hands, six that wait
+    tenth = in_thread(lambda: pipeline.forward(9))
+    session = pipeline._session
+    assert session is not None
+    executor: Any = session.executor
+    assert wait_until(lambda: executor._waiting == 1)
+    assert pipeline.statistics().admitted == 9
+    gate.open()
+    assert tenth.wait().value
 
 
 def test_the_one_that_is_stuck_is_named_alone(
