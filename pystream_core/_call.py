@@ -20,7 +20,7 @@ from ._handle import Takes, opened, release, retain
 from ._ledger import Counters
 from ._lifecycle import Instance
 from ._observer import Trace
-from ._placement import PlacedStage, PolledStage
+from ._placement import PlacedStage
 from ._plan import Retry
 from ._stage import SKIP
 
@@ -95,10 +95,8 @@ class Step:
         self._trace = trace
         self._passing = _PASSING if in_caller else ()
         self.watched = trace is not None or self._max_age_ns is not None or run.handles
-        # Of a polled stage:
-        self._polled: Any = instance.stage if isinstance(instance.stage, PolledStage) else None
-        self._began = 0  # when its call was submitted
-        self._placed = instance.stage if isinstance(instance.stage, PlacedStage) else None
+        self._placed: Any = instance.stage if isinstance(instance.stage, PlacedStage) else None
+        self._began = 0  # when the call of a polled stage was submitted
         self.alone = self._max_age_ns is not None or self._placed is not None or run.handles
         self.call: Callable[[Envelope], bool] = (
             self._call_watched if self.watched else self._call_plain
@@ -382,7 +380,7 @@ class Step:
             return False
         value = envelope.value
         try:
-            self._polled.submit(opened(value, self._takes) if self._handles else value)
+            self._placed.submit(opened(value, self._takes) if self._handles else value)
         except BaseException as error:
             return self._broken_off(envelope, error)
         return None
@@ -390,7 +388,7 @@ class Step:
     def conclude(self, envelope: Envelope) -> bool:
         """Take the outcome of a call that is done; the rest of ``call``."""
         try:
-            value = self._polled.result()
+            value = self._placed.result()
         except BaseException as error:
             return self._broken_off(envelope, error)
         if self._trace is not None:

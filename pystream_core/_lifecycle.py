@@ -10,7 +10,7 @@ from typing import Any
 
 from ._coroutines import EventLoop
 from ._errors import PipelineBusy, PlanError, StageError, describe_error, safe_repr
-from ._placement import PlacedStage
+from ._placement import PlacedStage, PolledStage
 from ._plan import StageSpec, check_flush, check_kind, check_place, flushes
 from ._stage import CallKind, Stage, call_kind
 
@@ -275,6 +275,11 @@ def _checked(stage: Any, spec: StageSpec) -> Callable[[Any], Any]:
         raise PlanError(
             "its factory returned an async generator function, which cannot be a stage: use a "
             "plain generator"
+        )
+    if spec.polled and not isinstance(stage, PolledStage):
+        raise PlanError(
+            "its placement says polled, but has given something that is no PolledStage: leave "
+            "polled out of the specification"
         )
     check_kind("that its factory returned", spec.options, kind, batching=batching)
     check_flush("that its factory returned", stage)

@@ -223,6 +223,38 @@ def test_a_test_that_hangs_fails_and_shows_where(try_suite) -> None:
     assert "1 failed, 4 passed" in printed
 
 
+def test_a_fixture_that_hangs_fails_and_shows_where(try_suite) -> None:
+    """Those that a suite's subclass adds, too."""
+    printed = try_suite(
+        "executor",
+        """
+        from pystream_core._serial import SerialExecutor
+
+        class Acme(SerialExecutor):
+            pass
+        """,
+        """
+        import threading
+        import pytest
+        from pystream_core.testing import executor_suite
+
+        class TestAcme(executor_suite("acme", side_by_side=False)):
+            deadline = 0.5
+
+            @pytest.fixture(autouse=True)
+            def device(self, request):
+                if "drain" in request.node.name:
+                    threading.Event().wait()
+        """,
+        "-k",
+        "drain_waits_for_everything or every_result",
+    )
+    assert "the setup of the test did not end within 0.5 s" in printed
+    assert "in device" in printed
+    assert "4 passed, " in printed
+    assert "1 error" in printed
+
+
 def test_the_deadline_of_a_test_does_not_end_the_report_about_it(try_suite) -> None:
     """Which may take longer than the test; raised in there, it would end the whole run."""
     printed = try_suite(

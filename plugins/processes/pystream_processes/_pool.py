@@ -187,13 +187,12 @@ class Pool:
     def _lease(self, size: int) -> Lease | None:
         block_size = _class_of(size)
         with self._turn:
-            if max(block_size, _SEGMENT) > self.limit:
-                self.refuse(starved=False)
-                return None
             found = self._take(block_size)
             if found is not None:
                 return found
-            self.begin_waiting(size)
+            if not self.begin_waiting(size):
+                self.refuse()
+                return None
             deadline = monotonic() + _PATIENCE
             while found is None:
                 left = deadline - monotonic()
@@ -228,11 +227,14 @@ class Pool:
     def begin_waiting(self, size: int) -> bool:
         """Whether waiting for a block makes sense; then it is counted."""
         with self._lock:
-            sensible = not self._starved and max(_class_of(size), _SEGMENT) <= self.limit
+            sensible = not self._starved and self._can_have(_class_of(size))
             self._waits += sensible
         return sensible
 
-    def refuse(self, *, starved: bool) -> None:
+    def _can_have(self, block_size: int) -> bool:
+        return max(block_size, _SEGMENT) <= self.limit
+
+    def refuse(self, *, starved: bool = False) -> None:
         """Count that the pipe is taken.
 
         Args:
@@ -269,7 +271,7 @@ class Pool:
         else:
             fresh = self.lease_now(length)
             if fresh is None:
-                self.refuse(starved=False)
+                self.refuse()
         if fresh is None:
             return None
         copy(address, fresh.address, length)
@@ -322,6 +324,8 @@ class Pool:
         return True
 
     def _take(self, block_size: int, *, ahead: bool = False) -> Lease | None:
+        if not self._can_have(block_size):  # no room is worth making
+            return None
         with self._lock:
             self._collect()
             if ahead and not (len(self._users) and self._half_will_do(block_size)):
@@ -420,7 +424,7 @@ class Wish:
             self._until = monotonic() + self.size * _PIPE if sensible else 0.0
         if monotonic() < self._until:
             return False
-        self._pool.refuse(starved=self._until > 0)
+        self._pool.refuse()
         return True
 
 

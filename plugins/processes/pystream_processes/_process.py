@@ -201,6 +201,7 @@ class Process:
                     return None
                 continue
             if message.kind == WANT:
+                self.unsure = False
                 self._wish = Wish(self._pool, _wanted(message))
             elif self._is_answer(message):
                 return message

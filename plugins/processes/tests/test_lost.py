@@ -465,23 +465,30 @@ def test_a_call_in_a_row_has_its_own_time(pipelines: Make) -> None:
     assert broken_law(pipeline.statistics()) == []
 
 
+def unhurried(item: Any) -> Any:
+    """The item, a moment later."""
+    threading.Event().wait(0.1)
+    return item
+
+
 def test_an_answer_that_lay_there_in_time_counts(pipelines: Make) -> None:
     """Although the thread that looks after the stages was held up behind them for longer than a
-    call may take."""
+    call may take, while the first of them worked on."""
     timed = placement("process", timeout=1.0)
     gate = Gate()
     pipeline = pipelines()
-    for _ in range(3):
-        pipeline.add(stuck, placement=timed)
+    pipeline.add(unhurried, placement=timed)
+    pipeline.add(same, placement=timed)
     pipeline.add(gate, capacity=1)
     pipeline.parallelize()
-    running = in_thread(lambda: list(pipeline.stream(range(20))))
+    running = in_thread(lambda: list(pipeline.stream(range(6))))
     try:
         assert gate.wait_entered()
+        assert wait_until(lambda: pipeline.statistics().stages[1].emitted == 3)  # one has no room
         threading.Event().wait(1.5)  # longer than the timeout; nothing else would show it
     finally:
         gate.open()
-    assert running.wait().value == list(range(20))
+    assert running.wait().value == list(range(6))
 
 
 @pytest.mark.parametrize("victim", [0, 1, 2])

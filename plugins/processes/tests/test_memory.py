@@ -634,16 +634,19 @@ def test_a_wish_is_left_open_until_a_block_comes_back(entered: Pool) -> None:
 
 
 def test_a_wish_in_vain_is_refused_in_time(entered: Pool) -> None:
-    """When the pipe would have been quicker; from then on at once, until a block has come back."""
+    """When the pipe would have been quicker; at once when someone has waited in vain for long, but
+    nobody else gives up for the sake of a wish."""
     held = [entered.lease(5 * MB) for _ in range(3)]
-    wish = Wish(entered, 5 * MB)
-    assert not wish.decided()
-    assert wait_until(wish.decided)
-    assert wish.lease is None
+    for refused in (1, 2):
+        wish = Wish(entered, 5 * MB)
+        assert not wish.decided()
+        assert wait_until(wish.decided)
+        assert wish.lease is None
+        assert (entered.statistics().waits, entered.statistics().refused) == (refused, refused)
+    assert entered.lease(5 * MB) is None
     assert Wish(entered, 5 * MB).decided()
-    assert (entered.statistics().waits, entered.statistics().refused) == (1, 2)
+    assert (entered.statistics().waits, entered.statistics().refused) == (3, 4)
     held.pop()
-    assert Wish(entered, 5 * MB).decided()
     held.append(entered.lease(5 * MB))
     assert not Wish(entered, 5 * MB).decided()
 
@@ -658,9 +661,14 @@ def test_a_wish_does_not_depend_on_whose_turn_it_is(entered: Pool) -> None:
 
 
 def test_a_wish_for_more_than_all_is_refused_at_once(entered: Pool) -> None:
-    """No block of that size can ever come back."""
+    """No block of that size can ever come back; and no free one goes for it."""
+    free = entered.lease(5 * MB)
+    size = entered.statistics().size
+    del free
     assert Wish(entered, 17 * MB).decided()
-    assert entered.statistics().waits == 0
+    assert entered.lease(17 * MB) is None
+    assert (entered.statistics().waits, entered.statistics().refused) == (0, 2)
+    assert entered.statistics().size == size
 
 
 def brighter(frame: Any) -> Any:

@@ -99,13 +99,17 @@ class ThreadsExecutor(Executor):
 
     def start(self, run: Run) -> None:
         self._run = run
-        rows: dict[Lane, Row] = {}
+        workers: list[tuple[Worker, int]] = []
         for group in groups(run.plan):
             bell = Bell.take() if len(group) > 1 else None
             lanes = [Lane(run, segment, None if bell is None else bell.ring) for segment in group]
-            if bell is not None:
-                rows.update(dict.fromkeys(lanes, Row(run, bell, lanes)))
             self._lanes += lanes
+            made = [self._make_worker(lane, n) for lane in lanes for n in range(lane.size)]
+            if bell is not None:
+                row = Row(run, bell, [worker for worker, _ in made])
+                for worker, _ in made:
+                    worker.row = row
+            workers += made
         output = run.plan.graph.output
         entrances = {output: Entrance(run, output, run.output.__call__, Mark.arrive)}
         for lane in self._lanes:
@@ -118,9 +122,8 @@ class ThreadsExecutor(Executor):
         if self._aborted:
             raise run.refusal()
         try:
-            for lane in self._lanes:
-                for number in range(lane.size):
-                    self._start_worker(lane, number, rows.get(lane))
+            for worker, number in workers:
+                self._start_worker(worker, number)
             self._wait_until_prepared()
         except BaseException as error:
             patience = _INTERRUPTED_PATIENCE
@@ -133,11 +136,14 @@ class ThreadsExecutor(Executor):
                 logger.warning("left behind, since its setup has not returned: %r", path)
             raise
 
-    def _start_worker(self, lane: Lane, number: int, row: Row | None) -> None:
-        run = lane.run
-        instances = [run.instances[index].of_worker(number) for index in lane.segment]
-        worker = Worker(lane, instances, row)
-        path = run.plan.stages[lane.segment.start].name
+    def _make_worker(self, lane: Lane, number: int) -> tuple[Worker, int]:
+        """The worker of a lane with this number."""
+        instances = [lane.run.instances[index].of_worker(number) for index in lane.segment]
+        return Worker(lane, instances), number
+
+    def _start_worker(self, worker: Worker, number: int) -> None:
+        lane = worker.lane
+        path = lane.run.plan.stages[lane.segment.start].name
         thread = threading.Thread(
             target=self._work,
             args=(worker,),

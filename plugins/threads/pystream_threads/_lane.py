@@ -223,18 +223,16 @@ class Worker:
     Args:
         lane: that it serves.
         instances: its own of the stages.
-        row: that the lane belongs to, if it does; its first worker then works for all.
 
     Attributes:
+        row: that it belongs to, if it does; the first worker of that works for all.
         hand: the item it works on, None in between.
     """
 
-    def __init__(self, lane: Lane, instances: list[Instance], row: Row | None = None) -> None:
+    def __init__(self, lane: Lane, instances: list[Instance]) -> None:
         self.lane = lane
         self.instances = instances
-        self.row = row
-        if row is not None:
-            row.seat(self)
+        self.row: Row | None = None
         self.hand: Envelope | None = None
         self.chain: Chain | None = None
         self._flight: Flight | None = None

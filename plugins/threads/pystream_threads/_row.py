@@ -22,8 +22,8 @@ Why no item is missed: every channel of the row rings the same bell. Before it w
 sets ``parked`` for each idle stage and then looks into its channel once more; see Channel. Room
 within the row is given back by this very thread, so nobody waits for it.
 
-Who touches what: everything here belongs to the first worker's thread, but ``seat``, called by
-the starter before an item can come, and ``over``.
+Who touches what: everything here belongs to the first worker's thread, but ``over``; the chains of
+the other workers are theirs until every stage is set up, which is before an item can come.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ from pystream_core import (
 from ._mark import STOP, Mark
 
 if TYPE_CHECKING:
-    from ._lane import Lane, Worker
+    from ._lane import Worker
 
-_SELDOM = 4  # every such item of a stage is timed, at most
+_SELDOM = 4  # one of so many items of a stage is timed, at most
 
 
 def groups(plan: Plan) -> Iterator[Sequence[range]]:
@@ -78,19 +78,21 @@ def _can_follow(plan: Plan, before: range, behind: range) -> bool:
 
 
 def _polled(plan: Plan, segment: range) -> bool:
-    """Whether one thread may look after its calls besides others. ``Retry`` waits between two."""
+    """Whether one thread may look after its calls besides others. ``Retry`` waits between two, and
+    a generator's outputs are asked for one by one."""
     spec = plan.stages[segment[0]]
+    polled = spec.polled and spec.kind == "function"
     retries = isinstance(spec.options.on_error, Retry)
-    return len(segment) == 1 and spec.polled and plan.workers(segment) == 1 and not retries
+    return len(segment) == 1 and polled and plan.workers(segment) == 1 and not retries
 
 
 class Place:
     """One stage of a row.
 
     Attributes:
+        worker: that sets it up. Its hand holds the item whose call is under way, or the output of
+            that, which waits for room behind.
         lane, channel: the way out, and the way in.
-        worker: that has set it up.
-        hand: the item whose call is under way, or its output, which waits for room behind.
         under_way: the call is.
         ended: its channel is closed and empty.
         until: when to look at that in any case.
@@ -98,22 +100,20 @@ class Place:
         behind: the next one.
     """
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.channel = lane.channel
-        self.worker: Worker | None = None
-        self.hand: Envelope | None = None
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.lane = worker.lane
+        self.channel = worker.lane.channel
         self.under_way = self.ended = False
         self.until = inf
         self.watched: Sequence[int] = ()
         self.behind: Place | None = None
         self.taken_ns = self.free_ns = 0  # when the item was taken; the one before handed on
-        self.to_sample = 1 if lane.adapts else 0  # items until the next one is timed; 0: none is
+        self.to_sample = 1 if self.lane.adapts else 0  # items until one is timed; 0: none is
 
     @cached_property
     def step(self) -> Step:
         """What is done at the stage. There when the first item comes."""
-        assert self.worker is not None
         assert self.worker.chain is not None
         return self.worker.chain.steps[0]
 
@@ -130,37 +130,31 @@ class Row:
 
     Args:
         run: the run.
-        bell: rung by the channels of all lanes.
-        lanes: of the stages.
+        bell: rung by the channels of all their lanes.
+        workers: of the stages, one each.
 
     Attributes:
         over: its work is done, or its first worker has left without any.
     """
 
-    def __init__(self, run: Run, bell: Bell, lanes: Sequence[Lane]) -> None:
+    def __init__(self, run: Run, bell: Bell, workers: Sequence[Worker]) -> None:
         self.over = threading.Event()
         self._run = run
         self._bell = bell
-        self._places = [Place(lane) for lane in lanes]
+        self._places = [Place(worker) for worker in workers]
         for place, behind in itertools.pairwise(self._places):
             place.behind = behind
         self._poll = select.poll()
         self._poll.register(bell, select.POLLIN)
         self._place_of: dict[int, Place] = {}  # by descriptor
 
-    def seat(self, worker: Worker) -> None:
-        """A worker of one of the lanes is there."""
-        for place in self._places:
-            if place.lane is worker.lane:
-                place.worker = worker
-
     def leads(self, worker: Worker) -> bool:
-        """Whether it is the first one's."""
-        return worker.lane is self._places[0].lane
+        """Whether it is the first one."""
+        return worker is self._places[0].worker
 
     def busy(self) -> bool:
         """Whether one of its stages has an item. For the closer, to name a stuck one."""
-        return any(place.hand is not None for place in self._places)
+        return any(place.worker.hand is not None for place in self._places)
 
     def end(self) -> None:
         """The first worker is done with it."""
@@ -180,8 +174,8 @@ class Row:
     def _move(self, place: Place) -> None:
         """Do what there is to do at a stage, as long as there is something."""
         while not (place.under_way or place.ended):
-            if place.hand is not None:
-                if not self._hand_on(place):
+            if place.worker.hand is not None:
+                if not self._hand_on(place, place.worker.hand):
                     return
                 continue
             try:
@@ -202,8 +196,7 @@ class Row:
     def _take(self, place: Place, item: Envelope) -> None:
         if place.to_sample == 1:
             place.taken_ns = perf_counter_ns()
-        assert place.worker is not None
-        place.hand = place.worker.hand = item
+        place.worker.hand = item
         try:
             through = place.step.submit(item)
         except StageError as failure:
@@ -224,11 +217,11 @@ class Row:
         if not stage.done():
             place.until = stage.until()
             return
-        assert place.hand is not None
+        assert place.worker.hand is not None
         place.under_way = False
         place.until = inf
         try:
-            through = place.step.conclude(place.hand)
+            through = place.step.conclude(place.worker.hand)
         except StageError as failure:
             self._run.fail(failure)
             through = False
@@ -237,9 +230,8 @@ class Row:
         if not through:
             self._free(place)
 
-    def _hand_on(self, place: Place) -> bool:
+    def _hand_on(self, place: Place, output: Envelope) -> bool:
         """Hand its output on, unless there is no room within the row."""
-        assert place.hand is not None
         behind = place.behind
         if behind is not None:
             ahead = behind.channel
@@ -250,7 +242,7 @@ class Row:
             else:
                 if not ahead.room:
                     return False
-        place.lane.send(place.hand)
+        place.lane.send(output)
         self._free(place)
         if behind is not None:
             self._move(behind)
@@ -258,8 +250,7 @@ class Row:
 
     def _free(self, place: Place) -> None:
         """Its item has been handed on or has ended."""
-        assert place.worker is not None
-        place.hand = place.worker.hand = None
+        place.worker.hand = None
         channel = place.channel
         if place.to_sample:
             place.to_sample -= 1
@@ -288,7 +279,7 @@ class Row:
         """For an answer, for what comes into a channel, or for the time that a call has."""
         until = inf
         for place in self._places:
-            if place.hand is None:
+            if place.worker.hand is None:
                 place.channel.parked = True
                 if place.channel.items and not place.ended:
                     place.channel.parked = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pystream_threads._row import groups
 
-from pystream_core import Pipeline, Retry, StageError, factory
+from pystream_core import Pipeline, Placement, Retry, StageError, StageSpec, factory
 from pystream_core.testing import PATIENCE, Gate, Tracker, broken_law, in_thread, wait_until
 
 PLACED: dict[str, Any] = {"placement": "tracked"}
@@ -77,6 +78,28 @@ def test_what_makes_a_row(
     pipeline.start()
     assert pipeline._session is not None
     assert [len(group) for group in groups(pipeline._session.run.plan)] == lengths
+
+
+def test_generators_are_no_part_of_a_row(tracked_placement: Tracker, pipelines: Make) -> None:
+    """Whatever their specification says."""
+    pipeline = described(pipelines, same, twice, twice)
+    pipeline.start()
+    assert pipeline._session is not None
+    plan = pipeline._session.run.plan
+    polled = replace(plan, stages=tuple(replace(spec, polled=True) for spec in plan.stages))
+    assert [len(group) for group in groups(polled)] == [1, 1, 1]
+
+
+def test_what_only_says_that_it_is_polled_is_refused(pipelines: Make) -> None:
+    """When it is made, with what is wrong."""
+
+    class Says(Placement):
+        def wrap(self, spec: StageSpec) -> StageSpec:
+            return replace(spec, polled=True, shared=False)
+
+    pipeline = described(pipelines, (same, {"placement": Says()}), (same, {"placement": Says()}))
+    with pytest.raises(StageError, match="says polled, but has given something that is no Polled"):
+        pipeline.start()
 
 
 def test_the_stages_of_a_row_work_at_the_same_time(
