@@ -56,7 +56,12 @@ class Instance:
         """Set up and not cleaned up yet."""
         return self._ready
 
-    def prepare(self, spec: StageSpec, loop: EventLoop | None = None) -> None:
+    def prepare(
+        self,
+        spec: StageSpec,
+        loop: EventLoop | None = None,
+        halted: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Make the stage and set it up, unless an earlier executor has done so.
 
         Blocks as long as the user's code does.
@@ -64,6 +69,8 @@ class Instance:
         Args:
             spec: what to make.
             loop: where its coroutines are to run, if it has any.
+            halted: whether the run has been stopped. Asked once there is a stage to call off: a
+                stop before that finds none, and one after it does so itself.
 
         Raises:
             StageError: making it or its ``setup`` raised, or what was made is no stage.
@@ -80,6 +87,8 @@ class Instance:
             self._due = False
         if isinstance(self.stage, PlacedStage):
             self.stage.begin()
+            if halted():
+                self.call_off()
         if self._ready:
             return
         self.in_setup = self.tried = True
@@ -88,6 +97,8 @@ class Instance:
                 self.stage = _checked(spec.make(), spec)
                 self.kind = call_kind(self.stage) if not spec.shared else spec.kind
                 self.batching = flushes(self.stage)
+                if halted():
+                    self.call_off()
             if loop is not None and _awaits(self.stage, self.kind):
                 loop.enter()
                 self.loop = loop

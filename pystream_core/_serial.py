@@ -60,7 +60,7 @@ class SerialExecutor(Executor):
         for spec, kept in zip(run.plan.stages, run.instances, strict=True):
             instance = kept.of_worker(0)
             try:
-                instance.prepare(spec, run.event_loop)
+                instance.prepare(spec, run.event_loop, lambda: run.halted)
             except BaseException:  # also Ctrl-C: nothing stays set up
                 cleanup_all(self._instances)
                 raise

@@ -519,6 +519,17 @@ def test_each_term_is_used_in_the_manual_or_in_a_message() -> None:
     assert [term for term in terms if term.lower() not in others] == []
 
 
+def test_the_goals_that_are_called_reached_are_those_of_the_table() -> None:
+    """A goal with a figure that was missed is called so."""
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    verdicts = re.findall(r"^\| \*\*(\d+)\*\*.*\*\*(pass|MISSED)\*\*", page, re.MULTILINE)
+    assert len(verdicts) == 11
+    said = re.search(r"\*\*Reached: (.*?)\. Missed, in single figures: (.*?)\.\*\*", page)
+    assert said is not None
+    for numbers, verdict in zip(said.groups(), ("pass", "MISSED"), strict=True):
+        assert re.findall(r"\d+", numbers) == [goal for goal, each in verdicts if each == verdict]
+
+
 def test_what_is_said_of_speed_stands_in_the_published_table() -> None:
     """The page that says why quotes the latest table, not an older one."""
     table = (DOCS / "performance.md").read_text(encoding="utf-8")

@@ -14,10 +14,12 @@ from pystream_core import (
     CalledBack,
     Observer,
     Pipeline,
+    PipelineTerminated,
     PlacedStage,
     Retry,
     StageError,
     WorkerLost,
+    factory,
 )
 from pystream_core._executor import Reply
 from pystream_core._graph import Gathered
@@ -86,6 +88,52 @@ def test_a_stop_calls_a_running_call_off(choose: Choose) -> None:
     assert pipeline.statistics().dropped == {"abort": 1}
     assert stage.told.count("cleanup") == 1  # calling off may come again
     assert "forsake" not in stage.told
+
+
+def test_a_stop_that_comes_before_a_stage_is_made_calls_its_setup_off(choose: Choose) -> None:
+    """Otherwise a start that was stopped in its first moment would wait for every setup."""
+
+    class FarSetup(Far):
+        def setup(self) -> None:
+            assert self.ended.wait(PATIENCE)
+            raise CalledBack
+
+    stage = FarSetup()
+
+    def make() -> FarSetup:
+        pipeline.abort()
+        return stage
+
+    pipeline = choose(with_stage(factory(make)))
+    start = in_thread(pipeline.start)
+    assert stage.ended.wait(PATIENCE)
+    assert start.wait().error is not None
+    pipeline.cleanup()
+    assert "call off" in stage.told
+    assert "forsake" not in stage.told
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(Pipeline.serialize, Pipeline.parallelize), (Pipeline.parallelize, Pipeline.serialize)],
+)
+def test_a_stop_that_comes_while_a_run_begins_is_not_forgotten(
+    first: Choose, second: Choose
+) -> None:
+    """A stage that is handed on forgets what called off the last run, but not this one."""
+
+    class Begun(Far):
+        def begin(self) -> None:
+            pipeline.abort()
+            self.told.clear()  # what it was told before it forgot
+
+    stage = Begun()
+    pipeline = first(with_stage(stage))
+    pipeline.run(["quick"])
+    with pytest.raises(PipelineTerminated):
+        second(pipeline).run(["quick"])
+    assert "call off" in stage.told
+    pipeline.cleanup()
 
 
 @pytest.mark.usefixtures("hurried")

@@ -33,13 +33,21 @@ class Child:
         Raises:
             RuntimeError: the process ended instead of answering.
         """
+        self.begin(function, *arguments)
+        return self.answer()
+
+    def begin(self, function: str, *arguments: Any) -> None:
+        """Let it call the function; ``answer`` is to follow."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([function, arguments]) + "\n")
         self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """What the function returns whose call has begun; blocks and raises as ``ask``."""
+        assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{function} failed in {self._process.args!r}")
+            raise RuntimeError(f"a function failed in {self._process.args!r}")
         return json.loads(answer)
 
     def __enter__(self) -> Child:

@@ -248,7 +248,7 @@ class Worker:
         for index, instance in zip(self.lane.segment, self.instances, strict=True):
             self._at = len(self._prepared)
             try:
-                instance.prepare(run.plan.stages[index], run.event_loop)
+                instance.prepare(run.plan.stages[index], run.event_loop, lambda: run.halted)
             except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:
                 path = run.plan.stages[index].name  # in a worker they are ordinary failures
                 raise StageError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import mmap
-import multiprocessing
 import statistics
 import time
 from functools import partial
@@ -13,12 +12,13 @@ from typing import Any
 import chains
 import peers
 import pystreams
+from children import Child
 from figures import Figure, Outcome
-from measuring import Runner, Settings, same, take_turns
+from measuring import Runner, Settings, portion_by_portion, same, take_turns
 
 STAGES = 3
 SHAPE = (1080, 1920, 3)  # 6.2 MB
-WARM = 20  # items before the clock starts, at least: processes are up, memory is there
+WARM = 20  # items of a peer before the clock starts: processes are up, memory is there
 WARM_TIME = 1.0  # seconds; numpy's own threads rest by then, and blocks lent often are huge pages
 BUSY = 0.005  # seconds
 
@@ -53,15 +53,12 @@ def per_item(runner: Runner, source: list[Any], stages: list[Any]) -> float:
     """Seconds per item, once it is running; the reader lets go of each at once."""
     with runner(source, stages) as results:
         arrived = iter(results)
-        first = time.perf_counter()
-        warm = 0
-        while warm < WARM or (warm < len(source) // 2 and time.perf_counter() - first < WARM_TIME):
+        for _ in range(WARM):
             next(arrived)
-            warm += 1
         begin = time.perf_counter()
         count = sum(map(_one, arrived))
         took = time.perf_counter() - begin
-    assert count == len(source) - warm
+    assert count == len(source) - WARM
     return took / count
 
 
@@ -69,73 +66,97 @@ def _one(_: Any) -> int:
     return 1
 
 
-def one_copy(frame: Any, frames: int) -> float:
-    """Seconds per copy of a frame into memory that is there, a few places in turn."""
-    import numpy as np
+class Copies:
+    """Copies of a frame into a few places in turn, which are there before the clock starts."""
 
-    return _copies(frame, [np.ones_like(frame) for _ in range(8)], frames)
+    def __init__(self, frame: Any, *, to_share: bool) -> None:
+        import numpy as np
 
+        if to_share:  # memory that other processes can see: its pages are small ones on most
+            length = -(-frame.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE  # systems
+            memory = mmap.mmap(-1, 8 * length)
+            places = [
+                np.frombuffer(memory, frame.dtype, frame.size, number * length)
+                for number in range(8)
+            ]
+        else:
+            places = [np.empty(frame.size, frame.dtype) for _ in range(8)]
+        for place in places:
+            place[:] = 1
+        self._places = itertools.cycle([place.reshape(frame.shape) for place in places])
+        self._frame = frame
 
-def one_copy_to_share(frame: Any, frames: int) -> float:
-    """The same into memory that other processes can see: its pages are small ones on most
-    systems, and looking them up takes time."""
-    import numpy as np
+    def take(self, frames: int) -> float:
+        """Seconds of so many copies."""
+        import numpy as np
 
-    length = -(-frame.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = mmap.mmap(-1, 8 * length)
-    places = [
-        np.frombuffer(memory, frame.dtype, frame.size, number * length).reshape(frame.shape)
-        for number in range(8)
-    ]
-    for place in places:
-        place[:] = 1
-    return _copies(frame, places, frames)
-
-
-def _copies(frame: Any, places: list[Any], frames: int) -> float:
-    import numpy as np
-
-    begin = time.perf_counter()
-    for place in itertools.islice(itertools.cycle(places), frames):
-        np.copyto(place, frame)
-    return (time.perf_counter() - begin) / frames
+        begin = time.perf_counter()
+        for place in itertools.islice(self._places, frames):
+            np.copyto(place, self._frame)
+        return time.perf_counter() - begin
 
 
-def unconnected(items: int, loops: int) -> float:
-    """Seconds per item of two processes that compute and hand nothing on."""
-    workers = [multiprocessing.Process(target=_compute_many, args=(items, loops)) for _ in range(2)]
-    begin = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return (time.perf_counter() - begin) / items
+def frames_and_copies(settings: Settings, frame: Any) -> dict[str, float]:
+    """Seconds per frame in three processes, and of one copy of it."""
+    taken = portion_by_portion(
+        pystreams.processes,
+        [touch] * STAGES,
+        frame,
+        portion=settings.items(2000),
+        portions=3,
+        warm=WARM_TIME,
+        beside={
+            "one copy": Copies(frame, to_share=False).take,
+            "one copy to share": Copies(frame, to_share=True).take,
+        },
+    )
+    return {"frames": taken.pop("runner"), **taken}
 
 
-def _compute_many(items: int, loops: int) -> None:
+def compute_many(items: int, loops: int) -> None:
     for item in range(items):
         compute(loops, item)
+
+
+def computing(settings: Settings, runner: Runner, what: str, loops: int) -> dict[str, float]:
+    """Seconds per item of two stages that compute, and ideally: of two processes that compute as
+    much and hand nothing on."""
+    with Child(__name__) as one, Child(__name__) as other:
+
+        def unconnected(items: int) -> float:
+            begin = time.perf_counter()
+            for child in (one, other):
+                child.begin("compute_many", items, loops)
+            for child in (one, other):
+                child.answer()
+            return time.perf_counter() - begin
+
+        unconnected(1)
+        taken = portion_by_portion(
+            runner,
+            [partial(compute, loops)] * 2,
+            0,
+            portion=50,
+            portions=settings.items(80) // 10,
+            warm=BUSY * 50,
+            beside={"ideal": unconnected},
+        )
+    return {what: taken["runner"], f"{what}, ideal": taken["ideal"]}
 
 
 def measure(settings: Settings) -> Outcome:
     import numpy as np
 
     frame = np.ones(SHAPE, np.uint8)
-    ours = pystreams.processes
-    many, few = [frame] * settings.items(5000), [frame] * (WARM + settings.items(60))
+    few = [frame] * (WARM + settings.items(60))
     loops = loops_of(BUSY)
-    computing = [partial(compute, loops)] * 2
-    numbers = list(range(WARM + settings.items(200)))
     rounds = take_turns(
         {
-            "frames": partial(per_item, ours, many, [touch] * STAGES),
-            "one copy": partial(one_copy, frame, len(many)),
-            "one copy to share": partial(one_copy_to_share, frame, len(many)),
+            "frames and copies": partial(frames_and_copies, settings, frame),
             "frames, pypeln": partial(per_item, peers.pypeln_processes, few, [touch] * STAGES),
             "frames, queues": partial(per_item, chains.processes, few, [touch] * STAGES),
-            "computing": partial(per_item, ours, numbers, computing),
-            "ideal": partial(unconnected, len(numbers) - WARM, loops),
-            "computing, threads": partial(per_item, pystreams.threads, numbers, computing),
+            "in processes": partial(computing, settings, pystreams.processes, "processes", loops),
+            "in threads": partial(computing, settings, pystreams.threads, "threads", loops),
             "small": partial(
                 per_item, pystreams.serial_in_processes, [1] * settings.items(5000), [same]
             ),
@@ -170,11 +191,11 @@ def measure(settings: Settings) -> Outcome:
             ),
             Figure(
                 "two stages of 5 ms in Python: throughput",
-                rounds.ratio("ideal", "computing"),
+                rounds.ratio("processes, ideal", "processes"),
                 "of ideal",
                 at_least=0.85,
             ),
-            Figure("the same in threads", rounds.ratio("ideal", "computing, threads"), "of ideal"),
+            Figure("the same in threads", rounds.ratio("threads, ideal", "threads"), "of ideal"),
             Figure("a small item there and back", rounds.median("small") * 1e6, "us", at_most=150),
         ],
         rounds.missing,
