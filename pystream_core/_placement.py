@@ -86,8 +86,8 @@ class PlacedStage(Stage[Any]):
         """Another run begins to use it, still set up: what called it off is over."""
 
     def call_off(self) -> None:
-        """The run has been stopped: a running call should end soon, the cleanup is still to
-        come. May come again."""
+        """The run has been stopped: a running call or setup should end soon, and so should one
+        that begins from now on; the cleanup is still to come. May come again."""
 
     def forsake(self) -> None:
         """Nobody waits for it any more: whatever is running, a cleanup too, should end now."""

@@ -142,6 +142,15 @@ class Waiting(Witness):
         return data
 
 
+class Unready(Witness):
+    """The same, but its setup waits until the journal says ``go``."""
+
+    def setup(self) -> None:
+        """Ready, when it may go."""
+        super().setup()
+        self.journal.wait("go")
+
+
 class Endless:
     """A generator stage without end, that notes each output and when it is closed."""
 

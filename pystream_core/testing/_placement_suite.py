@@ -36,6 +36,7 @@ from ._placed_stages import (
     Raiser,
     Refused,
     Unmakeable,
+    Unready,
     Waiting,
     Witness,
     drop_odd,
@@ -64,8 +65,8 @@ class PlacementSuite(Conformance):
             refuse them with a ``PlanError`` that names the stage and says ``generator``.
         supports_local_stages: it places stages that cannot leave their process, such as one that
             holds a lock. Else it has to refuse them with a ``PlanError`` that names the stage.
-        ends_stuck_calls: a call that does not return ends when the pipeline is stopped (see
-            ``PlacedStage``). Else its stage is left behind and named, like one in a thread.
+        ends_stuck_calls: a call or setup that does not return ends when the pipeline is stopped
+            (see ``PlacedStage``). Else its stage is left behind and named, like one in a thread.
     """
 
     placement: ClassVar[str] = ""
@@ -529,6 +530,28 @@ class PlacementSuite(Conformance):
         assert monotonic() - begin < PATIENCE
         journal.set("go")
         call.wait()
+
+    @pytest.mark.usefixtures("hurried")
+    def test_a_stuck_setup_ends_or_is_named(
+        self, journal: Journal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """After an abort, in time; the start says that it was stopped."""
+        stage = factory(Unready, folder=journal.folder)
+        pipeline = self.pipeline((stage, {"name": "Stuck"}), stuck_timeout=0.1)
+        start = in_thread(pipeline.start)
+        assert wait_until(lambda: journal.count("setup") == 1)
+        begin = monotonic()
+        pipeline.abort()
+        if self.ends_stuck_calls:
+            assert start.wait().error is not None
+            pipeline.cleanup()
+            assert "did not return" not in caplog.text
+        else:
+            pipeline.cleanup(timeout=0)
+            assert "MainPipeline__Stuck" in caplog.text
+        assert monotonic() - begin < PATIENCE
+        journal.set("go")
+        assert start.wait().error is not None
 
     def test_cleanup_waits_for_a_call(self, journal: Journal) -> None:
         """What was admitted is finished."""

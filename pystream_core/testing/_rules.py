@@ -539,9 +539,11 @@ PLACEMENT_RULES: Final = (
     ),
     Rule(
         "stops",
-        "a call that does not return ends with a stop or is named; one that does is finished first",
+        "a call or setup that does not return ends with a stop or is named; a call that does is "
+        "finished first",
         (
             "test_a_stuck_call_ends_or_is_named",
+            "test_a_stuck_setup_ends_or_is_named",
             "test_cleanup_waits_for_a_call",
         ),
     ),

@@ -277,6 +277,7 @@ class TranslatesErrors(Inline):
 
 
 @WRONG.add("stops", "test_a_stuck_call_ends_or_is_named", "did not return|did not end")
+@WRONG.add("stops", "test_a_stuck_setup_ends_or_is_named", "did not return|did not end")
 class CannotEndCalls(Inline):
     """Does not end a stuck call though it says so."""
 
