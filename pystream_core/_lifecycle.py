@@ -135,18 +135,24 @@ class Instance:
         with self._lock:
             self._in_use = False
 
-    def leave_behind(self) -> None:
+    def leave_behind(self, *, forsake: bool = True) -> None:
         """The closer waits no longer for the worker; unless that is just done with it, the
-        instance is stuck from now on."""
+        instance is stuck from now on.
+
+        Args:
+            forsake: False: it only waits for something else, and may be cleaned up after that.
+        """
         with self._lock:
             self.stuck = self._in_use
-        if self.stuck and isinstance(self.stage, PlacedStage):
-            self.stage.forsake()
+        stage = self.stage  # a setup that fails takes it away
+        if forsake and self.stuck and isinstance(stage, PlacedStage):
+            stage.forsake()
 
     def call_off(self) -> None:
         """The run has been stopped; a placed stage ends its call. Takes no lock."""
-        if isinstance(self.stage, PlacedStage):
-            self.stage.call_off()
+        stage = self.stage  # a setup that fails takes it away
+        if isinstance(stage, PlacedStage):
+            stage.call_off()
 
     def come_back(self, *, clean_up: bool) -> BaseException | None:
         """Its worker is done with it; clean it up if asked to now or while it was stuck.

@@ -103,8 +103,8 @@ class PolledStage(PlacedStage):
     it comes from one thread at a time, which need not be the one that set the stage up.
 
     Attributes:
-        descriptors: of files to wait for: when one of them can be read from, ``done`` is to be
-            asked. Others may take their place in ``submit`` and ``result``.
+        descriptors: of files to wait for, its own ones: when one of them can be read from, ``done``
+            is to be asked. Others may take their place in ``submit`` and ``result``.
     """
 
     descriptors: Sequence[int] = ()

@@ -24,6 +24,7 @@ from pystream_core import (
 from pystream_core._executor import Reply
 from pystream_core._graph import Gathered
 from pystream_core._handle import joined
+from pystream_core._lifecycle import Instance
 from pystream_core.testing import PATIENCE, Gate, Tracked, Tracker, in_thread, wait_until
 
 Choose = Callable[[Pipeline], Pipeline]
@@ -134,6 +135,32 @@ def test_a_stop_that_comes_while_a_run_begins_is_not_forgotten(
         second(pipeline).run(["quick"])
     assert "call off" in stage.told
     pipeline.cleanup()
+
+
+class Fails(Instance):
+    """Whose worker takes the stage away, since its setup failed, between any two looks at it."""
+
+    def __init__(self, stage: Any) -> None:
+        self._looks: list[Any] = []
+        super().__init__()
+        self._looks = [None, stage]
+        self._in_use = True
+
+    @property
+    def stage(self) -> Any:
+        return self._looks.pop() if self._looks else None
+
+    @stage.setter
+    def stage(self, stage: Any) -> None:
+        """Nothing."""
+
+
+def test_a_stop_may_come_as_a_setup_fails() -> None:
+    """It finds the stage or none, and does not stumble."""
+    stage = Far()
+    Fails(stage).call_off()
+    Fails(stage).leave_behind()
+    assert stage.told == ["call off", "forsake"]
 
 
 @pytest.mark.usefixtures("hurried")

@@ -2,7 +2,7 @@
 
 Its main thread waits for a message only, which the other end's close, or its death, ends; while
 a stage works, the server sees to that. ``_sending`` makes messages of other threads (log
-records) whole; it is held while the socket takes them.
+records) whole; it is held while the socket takes them, and guards ``_to_send`` and ``_in_send``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter_ns
 from typing import Any, Final
@@ -73,7 +74,9 @@ class Child:
         self._link = link
         self._inbox = Inbox()
         self._descriptors: list[int] = []
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
+        self._to_send: deque[Sequence[Buffer]] = deque()
+        self._in_send = False
         self._mapping = Mapping()
         self._stage: Any = None
         self._outputs: Iterator[Any] | None = None
@@ -102,7 +105,7 @@ class Child:
             value = self._tasks[message.kind](message)
             end = perf_counter_ns()
             buffers = self._framed(message, value, end)
-        except (ParentGone, ConnectionError):
+        except ParentGone:
             raise
         except BaseException as error:
             end = end or perf_counter_ns()
@@ -111,9 +114,7 @@ class Child:
         notes = self._mapping.notes()
         if notes is not None:
             buffers = [*frame(NOTES, [pickle.dumps(tuple(notes))]), *buffers]
-        with self._sending:
-            for buffer in buffers:
-                self._link.sendall(buffer)
+        self._deliver(buffers)
 
     def _framed(self, message: Message, value: Any, end: int) -> list[Buffer]:
         """What to send for a value. Of what lies in shared memory and is plain nothing moves."""
@@ -123,7 +124,7 @@ class Child:
             return [message.again(self._start, end)]  # as it came, whatever has been written to it
         try:
             parts, plain = pack(value, self._place)
-        except (ParentGone, ConnectionError):
+        except ParentGone:
             raise
         except Exception as error:
             raise TypeError(
@@ -224,7 +225,10 @@ class Child:
         found = self._mapping.find(address, view.nbytes)
         if found is not None:
             return found
-        self._send(WANT, [view.nbytes.to_bytes(8, "little")])
+        try:
+            self._send(WANT, [view.nbytes.to_bytes(8, "little")])
+        except ConnectionError:
+            raise ParentGone from None
         grant = self._receive()
         ranges = grant.ranges()
         if not ranges:
@@ -237,16 +241,32 @@ class Child:
 
     def _send(self, kind: int, parts: Sequence[Part]) -> None:
         """Send something that is no answer."""
+        self._deliver(frame(kind, parts))
+
+    def _deliver(self, buffers: Sequence[Buffer]) -> None:
+        """Send a message. A destructor or a signal handler may come in between with a log record
+        of its own, in the same thread: that follows."""
         with self._sending:
-            for buffer in frame(kind, parts):
-                self._link.sendall(buffer)
+            self._to_send.append(buffers)
+            if self._in_send:
+                return
+            self._in_send = True
+            try:
+                while self._to_send:
+                    for buffer in self._to_send.popleft():
+                        self._link.sendall(buffer)
+            finally:
+                self._in_send = False
 
     def _receive(self) -> Message:
         """The next message that is not about segments."""
         while True:
             message = self._inbox.take() if self._inbox.rest else None
             while message is None:
-                piece, descriptors, _, _ = socket.recv_fds(self._link, self._inbox.missing, 16)
+                try:
+                    piece, descriptors, _, _ = socket.recv_fds(self._link, self._inbox.missing, 16)
+                except ConnectionError:
+                    raise ParentGone from None
                 if not piece:
                     raise ParentGone
                 self._descriptors += descriptors

@@ -54,6 +54,14 @@ class Mapping:
         self._gone: list[_Watch] = []  # those let go, not counted yet
         self._watches: set[_Watch] = set()
         self._told: set[_Key] = set()
+        self._pinned: list[Any] = []  # exporters of what a forked child may look at, for good
+        os.register_at_fork(before=self._pin)
+
+    def _pin(self) -> None:
+        """The stage is about to fork. Its child has no copy of what lies in shared memory."""
+        exporters = [exporter for _, exporter in self._fresh]
+        exporters += [watch() for watch in list(self._watches)]
+        self._pinned += [each for each in exporters if each is not None]
 
     def add(self, number: int, block_size: int, descriptor: int) -> None:
         """Map a segment."""

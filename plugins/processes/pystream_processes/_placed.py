@@ -298,7 +298,9 @@ class Placed(PolledStage):
         """The process; a fresh one in place of one that has died."""
         process = self._process
         if process is not None and process.unsure:
-            self._replace("was killed, since Ctrl-C came amid a message to it")
+            self._replace(
+                "was killed, since a message was cut off (by Ctrl-C, or for lack of memory)"
+            )
         elif process is not None and process.owed:
             self._allow(self._order.limits.timeout)
             self._catch_up()

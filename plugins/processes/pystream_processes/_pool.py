@@ -7,14 +7,16 @@ the last of them lets go the block comes back, and not before; nobody has to say
 Blocks are cut out of nameless segments (descriptors are scarcer than blocks). A full pool makes
 whoever needs a block wait for one to come back, a quarter of a second at most: a reader may keep
 all results in a list, and then none ever does. From then on, until one has come back, nobody
-waits, and what finds no block travels through the pipe, counted. Who looks after several stages
-makes a wish instead, and goes on.
+waits, and what finds no block travels through the pipe, counted. The blocks of items come back all
+the time, so after each further wait in vain nobody waits for twice as long. Who looks after several
+stages makes a wish instead, and goes on.
 """
 
 from __future__ import annotations
 
 import bisect
 import functools
+import logging
 import os
 import threading
 import weakref
@@ -28,9 +30,13 @@ from pystream_core import PlanError
 from ._memory import Map, address_of, copy, make_nameless, view_of
 from ._wire import Range
 
+logger = logging.getLogger("PyStream")
+
 VARIABLE: Final = "PYSTREAM_SHARED_MEMORY_MB"
 _DEFAULT_MB: Final = 256
 _PATIENCE: Final = 0.25  # seconds
+_GLANCE: Final = 0.02  # seconds; a block that someone else has sorted in wakes nobody
+_LONGEST_PAUSE: Final = 8.0  # seconds
 _PIPE: Final = 2e-9  # seconds that a byte takes through the pipe, there and on
 _PAGE: Final = 65536
 _SEGMENT: Final = 4 << 20  # bytes; larger blocks have a segment each
@@ -59,6 +65,7 @@ class Segment:
             os.close(self.descriptor)
             raise
         self.lent: dict[int, weakref.ref[Any]] = {}  # the exporters, by block
+        self.retired: set[int] = set()  # blocks that are not lent again
         self._often = self._since = 0  # lent so many times, since that one of the pool's
         self._settled = block_size < _LARGE
 
@@ -147,7 +154,7 @@ class Pool:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._turn = threading.Lock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a destructor amid the books may fork
         self._returned: SimpleQueue[tuple[int, int]] = SimpleQueue()
         self._segments: dict[int, Segment] = {}
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
@@ -156,7 +163,11 @@ class Pool:
         self._size = 0
         self._numbers = self._leases = 0
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
+        _pools.add(self)
         self._starved = False
+        self._starved_until = 0.0  # and not before; later after each wait in vain
+        self._vain = 0  # such waits, one after the other
+        self._told = False  # that the system gives no more memory
         self._waits = self._refused = 0
         self.generation = 0  # of the set of segments that are gone
 
@@ -196,10 +207,12 @@ class Pool:
             deadline = monotonic() + _PATIENCE
             while found is None:
                 left = deadline - monotonic()
-                if self._starved or left <= 0 or not self._await_one(left):
+                if self._starved or left <= 0:
                     self.refuse(starved=True)
                     return None
+                self._await_one(min(left, _GLANCE))
                 found = self._take(block_size)
+            self._vain = 0
             return found
 
     def lease_ahead(self, size: int) -> Lease | None:
@@ -241,7 +254,14 @@ class Pool:
             starved: after waiting in vain, so that nobody waits for now.
         """
         with self._lock:
-            self._starved = self._starved or starved
+            if starved and not self._starved:
+                now = monotonic()
+                if now - self._starved_until > _LONGEST_PAUSE:  # that was another shortage
+                    self._vain = 0
+                pause = _PATIENCE * 2**self._vain if self._vain else 0.0
+                self._starved_until = now + min(pause, _LONGEST_PAUSE)
+                self._vain = min(self._vain + 1, 10)
+                self._starved = True
             self._refused += 1
 
     def put(
@@ -298,30 +318,29 @@ class Pool:
             return [number for number in known if number not in self._segments]
 
     def statistics(self) -> PoolStatistics:
-        """Figures of now."""
-        with self._lock:
-            return PoolStatistics(
-                limit=self.limit,
-                size=self._size,
-                lent=sum(
-                    exporter() is not None
-                    for segment in self._segments.values()
-                    for exporter in segment.lent.values()
-                ),
-                waits=self._waits,
-                refused=self._refused,
-            )
+        """Figures of now. Takes no lock: a destructor may ask wherever memory is allocated."""
+        exporters = [
+            exporter
+            for segment in list(self._segments.values())
+            for exporter in list(segment.lent.values())
+        ]
+        return PoolStatistics(
+            limit=self.limit,
+            size=self._size,
+            lent=sum(exporter() is not None for exporter in exporters),
+            waits=self._waits,
+            refused=self._refused,
+        )
 
     # -- in turn -----------------------------------------------------------------------
 
-    def _await_one(self, patience: float) -> bool:
+    def _await_one(self, patience: float) -> None:
         try:
             back = self._returned.get(timeout=patience)
         except Empty:
-            return False
+            return
         with self._lock:
             self._accept(*back)
-        return True
 
     def _take(self, block_size: int, *, ahead: bool = False) -> Lease | None:
         if not self._can_have(block_size):  # no room is worth making
@@ -337,9 +356,32 @@ class Pool:
                     self._drop_free()
                 if self._size + new > self.limit:
                     return None
-                free = self._add_segment(block_size)
-            self._leases += 1
-            return self._lend(*free.pop())
+                try:
+                    free = self._add_segment(block_size)
+                except OSError as error:  # no descriptors, or no memory: the pipe needs none
+                    refusal = error
+            if free:
+                self._leases += 1
+                return self._lend(*free.pop())
+            self._starved = True
+            told, self._told = self._told, True
+        if not told:
+            logger.warning(
+                "the system gives no more memory to share (%s): large items go through the pipe "
+                "where a block is wanting, which takes longer",
+                refusal,
+            )
+        return None
+
+    def retire(self) -> None:
+        """This process is about to fork. What lies in shared memory is not copied for the child,
+        which may look at it for as long as it lives: the blocks that are lent are not lent again,
+        but go back to the system with the others of their segment."""
+        with self._lock:
+            for segment in self._segments.values():
+                segment.retired.update(
+                    index for index, exporter in segment.lent.items() if exporter() is not None
+                )
 
     # -- under the lock ----------------------------------------------------------------
 
@@ -360,8 +402,10 @@ class Pool:
         if segment is None:  # it went with the last stage
             return
         del segment.lent[index]
-        self._free[segment.block_size].append((segment, index))
-        self._starved = False
+        if index not in segment.retired:
+            self._free[segment.block_size].append((segment, index))
+        if self._starved and monotonic() >= self._starved_until:
+            self._starved = False
 
     def _add_segment(self, block_size: int) -> list[tuple[Segment, int]]:
         self._numbers += 1
@@ -392,6 +436,17 @@ class Pool:
         self._starts.remove((segment.map.address, segment.number))
         self._size -= segment.size
         self.generation += 1
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _retire_all() -> None:
+    for each in list(_pools):
+        each.retire()
+
+
+os.register_at_fork(before=_retire_all)
 
 
 class Wish:

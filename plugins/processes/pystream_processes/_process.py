@@ -54,6 +54,7 @@ from ._wire import (
 )
 
 _KILL_PATIENCE: Final = 2.0  # seconds for a killed process to be gone
+_LOOK: Final = 1 << 18  # bytes; as much as a socket holds
 _SOON: Final = 0.002  # seconds until somebody may have given a block back
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
@@ -183,17 +184,26 @@ class Process:
     def look(self) -> Message | None:
         """The answer if it has come; never waits. What has come counts, also after the deadline.
 
-        A wish for memory that is not there is left open meanwhile; see ``Wish``.
+        A wish for memory that is not there is left open meanwhile; see ``Wish``. What has come
+        is no more than a socket holds: a stage that goes on sending log records is looked at again.
 
         Raises:
             Died, Late: see ``receive``.
         """
+        left = _LOOK
         while True:
-            if self._wish is not None and not self._fulfilled(self._wish):
-                return None
             self.unsure = True
+            if self._wish is not None and not self._fulfilled(self._wish):
+                self.unsure = False
+                return None
             message = self._inbox.take() if self._inbox.rest else None
+            if message is None and left <= 0:
+                self.unsure = False
+                if self._deadline() <= monotonic():
+                    raise Late
+                return None
             if message is None:
+                left -= self._inbox.missing
                 message = self._read()
             if message is None:
                 self.unsure = False
@@ -201,7 +211,6 @@ class Process:
                     return None
                 continue
             if message.kind == WANT:
-                self.unsure = False
                 self._wish = Wish(self._pool, _wanted(message))
             elif self._is_answer(message):
                 return message
@@ -269,7 +278,7 @@ class Process:
         for key in kept:
             self._kept[key] = self._used[key]
         for key in released:
-            del self._kept[key]
+            self._used[key] = self._kept.pop(key)  # what is given out now may lie there
 
     # -- shared memory -----------------------------------------------------------------
 
@@ -413,6 +422,8 @@ class Process:
                 report = b""
             if len(report) == STATUS.size:
                 (self._code,) = STATUS.unpack(report)
+            else:  # the server was killed; so are its children, where the system knows how
+                _undead.extend((*self._used.values(), *self._kept.values()))
         return self._code
 
     def _has_report(self, patience: float) -> bool:
@@ -428,5 +439,5 @@ def _wanted(message: Message) -> int:
     return int.from_bytes(message.inline(), "little")
 
 
-# Blocks of processes that did not die when they were killed: never lent again.
+# Blocks of processes of whose end nothing is known: never lent again.
 _undead: list[Lease] = []

@@ -28,10 +28,10 @@ def enclose(error: BaseException) -> list[bytes]:
     except BaseException as second:  # its str raises
         frames = "".join(traceback.format_tb(error.__traceback__))
         text = f"{frames}{type(error).__name__} (its text raises {type(second).__name__})\n"
-    return [_pickled(error, text), text.encode(errors="backslashreplace")]
+    return [_pickled(error), text.encode(errors="backslashreplace")]
 
 
-def _pickled(error: BaseException, text: str) -> bytes:
+def _pickled(error: BaseException) -> bytes:
     import cloudpickle  # the plugin is looked at without it
 
     try:
@@ -40,9 +40,11 @@ def _pickled(error: BaseException, text: str) -> bytes:
             return stream
     except BaseException:  # its __reduce__, or what makes it again
         pass
-    name = type(error).__qualname__
-    said = text.rstrip().rpartition("\n")[2]
-    return pickle.dumps(RemoteError(said if name in said else f"{name}: {said}"))
+    try:
+        said = f"{type(error).__qualname__}: {error}"
+    except BaseException as second:  # its str raises
+        said = f"{type(error).__qualname__} (its text raises {type(second).__name__})"
+    return pickle.dumps(RemoteError(said.encode(errors="backslashreplace").decode()))
 
 
 def disclose(parts: Sequence[bytes | bytearray]) -> BaseException:
@@ -59,5 +61,6 @@ def disclose(parts: Sequence[bytes | bytearray]) -> BaseException:
         error = RemoteError(
             f"{said.rstrip().rpartition(chr(10))[2]} (it cannot be unpickled here: {second!r})"
         )
-    error.__cause__ = ChildTraceback(said)
+    # What it does when something is set, or asked for its cause, is its own business.
+    BaseException.__dict__["__cause__"].__set__(error, ChildTraceback(said))
     return error

@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+own = logging.getLogger("PyStream")
+
+_SIMPLE: Final = (str, int, float, bool, type(None))
 
 
 def levels() -> dict[str, int]:
@@ -44,16 +48,34 @@ def _pickled(record: logging.LogRecord) -> bytes:
     if record.exc_info:
         fields["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
         fields["exc_info"] = None
+    return pickle.dumps({name: _portable(field) for name, field in fields.items()})
+
+
+def _portable(field: Any) -> Any:
+    """The same; as text, when it is of the user's and cannot be pickled or made again."""
+    if type(field) in _SIMPLE:
+        return field
     try:
-        return pickle.dumps(fields)
-    except Exception:  # an extra field of the user's
-        simple = (str, int, float, type(None))
-        return pickle.dumps({key: each for key, each in fields.items() if type(each) in simple})
+        pickle.loads(pickle.dumps(field))
+    except Exception:
+        return _text(field)
+    return field
+
+
+def _text(field: Any) -> str:
+    try:
+        return str(field)
+    except Exception as error:
+        return f"<{type(field).__name__}, whose text raises {type(error).__name__}>"
 
 
 def handle(stream: bytes | bytearray) -> None:
     """Give a record to the handlers of this process."""
-    record = logging.makeLogRecord(pickle.loads(stream))
+    try:
+        record = logging.makeLogRecord(pickle.loads(stream))
+    except Exception as error:
+        own.warning("a log record of a process is lost: it cannot be unpickled here: %r", error)
+        return
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

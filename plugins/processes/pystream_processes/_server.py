@@ -9,6 +9,7 @@ It waits for a request, a child's end or the end of the control socket, all at o
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ REQUEST: Final = struct.Struct("<cQ")
 STATUS: Final = struct.Struct("<i")
 LAUNCH: Final = b"L"  # with two descriptors: the child's socket, and where to report its end
 KILL: Final = b"K"
+_SET_PDEATHSIG: Final = 1
 NO_PROCESS: Final = 71  # what is reported when the system gave no process (EX_OSERR)
 
 
@@ -39,6 +41,7 @@ class Server:
         self._control = control
         self._reports: dict[int, int] = {}  # by process: where to report
         self._processes: dict[int, int] = {}  # by the number that the main process gave
+        self._process = os.getpid()
         self._woken, self._wake = os.pipe()
         for each in (self._woken, self._wake):
             os.set_blocking(each, False)
@@ -102,6 +105,7 @@ class Server:
             self._control.close()
             for each in (self._woken, self._wake, report, *self._reports.values()):
                 os.close(each)
+            _end_with(self._process)
             _child.serve(socket.socket(fileno=link))
             code = 0
         except BaseException:
@@ -130,3 +134,13 @@ class Server:
             except OSError:  # nobody asks any more
                 pass
             os.close(report)
+
+
+def _end_with(parent: int) -> None:
+    """Have the system kill this process when its parent ends, whatever it does then (Linux, see
+    PR_SET_PDEATHSIG in prctl(2); elsewhere it ends at its next message)."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it has ended in this moment
+        os._exit(70)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import pickle
 import random
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from pystream_processes import ProcessPlacement, limits
+from pystream_processes._pool import Pool
 from pystream_processes._process import Process
 from pystream_processes._raised import disclose, enclose
 
@@ -28,6 +30,7 @@ from pystream_core import (
     StageError,
     StageSpec,
     WorkerLost,
+    factory,
     placement,
 )
 from pystream_core.testing import Gate, broken_law, in_thread, wait_until
@@ -506,6 +509,149 @@ def test_a_stage_of_a_row_that_dies_at_work_costs_its_item(pipelines: Make, vict
 def same(item: Any) -> Any:
     """The item."""
     return item
+
+
+class Slow(logging.Handler):
+    """Takes its time for each record, as a console or a network does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        threading.Event().wait(0.0005)
+
+
+@pytest.fixture
+def slow_log() -> Iterator[None]:
+    """A logger whose handler is slower than a stage that logs."""
+    slow, logger = Slow(), logging.getLogger("acme.flood")
+    logger.addHandler(slow)
+    logger.propagate = False
+    yield
+    logger.removeHandler(slow)
+    logger.propagate = True
+
+
+def floods(seconds: float) -> float:
+    """Log for so long, without a pause."""
+    end = monotonic() + seconds
+    while monotonic() < end:
+        logging.getLogger("acme.flood").warning("x")
+    return seconds
+
+
+@pytest.mark.usefixtures("slow_log")
+def test_a_stage_that_floods_the_log_keeps_its_time(pipelines: Make) -> None:
+    """Also in a row, where a look at it does not wait: it ends nevertheless, and a stop comes
+    through."""
+    lost: list[StageError] = []
+    pipeline = row(pipelines, limits(timeout=0.5)(floods), same, on_error=noting(lost))
+    assert list(pipeline.stream([0.0, 8.0, 0.1])) == [0.0, 0.1]
+    (failure,) = lost
+    assert "took longer than its timeout of 0.5 s" in str(failure.__cause__)
+    pipeline = row(pipelines, limits(grace=0.1)(floods), same)
+    call = in_thread(lambda: pipeline.forward(8.0))
+    assert wait_until(lambda: pipeline.statistics().admitted == 1)
+    call.wait()
+    begin = monotonic()
+    pipeline.abort()
+    pipeline.cleanup()
+    assert monotonic() - begin < 2
+    assert pipeline.statistics().dropped == {"abort": 1}
+
+
+class Saves(Stage[Any]):
+    """Writes a file in its cleanup, which takes a moment."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+    def cleanup(self) -> None:
+        threading.Event().wait(0.05)
+        Path(self.file).touch()
+
+
+def test_who_waits_for_a_stage_left_behind_is_cleaned_up_later(
+    pipelines: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has done nothing wrong: only the thread that looks after both does not return."""
+    gate = Gate()
+    files = [tmp_path / name for name in "BC"]
+    pipeline = pipelines()
+    pipeline.add(dies_not, "A", on_error=lambda failure: gate(SKIP), **PLACED)
+    for file in files:
+        pipeline.add(factory(Saves, file=str(file)), file.name, **PLACED)
+    pipeline.parallelize()
+    try:
+        assert pipeline.forward(0)
+        assert gate.wait_entered()
+        pipeline.abort()
+        pipeline.cleanup(timeout=0.1)
+        assert not any(file.exists() for file in files)
+    finally:
+        gate.open()
+    assert wait_until(lambda: all(file.exists() for file in files))
+    assert "MainPipeline__B" not in caplog.text
+    assert "MainPipeline__C" not in caplog.text
+
+
+def dies_not(item: Any) -> Any:
+    """Fails, and no more."""
+    raise ValueError(item)
+
+
+def test_a_stuck_setup_in_a_row_is_named_alone(
+    pipelines: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not those which are ready and wait for it."""
+
+    class Loads(Stage[Any]):
+        def setup(self) -> None:
+            threading.Event().wait(1000)
+
+        def __call__(self, data: Any) -> Any:
+            return data
+
+        def cleanup(self) -> None:
+            """Nothing."""
+
+    pipeline = pipelines()
+    pipeline.add(limits(grace=20.0)(Loads), "A", **PLACED)
+    for name in "BC":
+        pipeline.add(same, name, **PLACED)
+    pipeline.parallelize()
+    start = in_thread(pipeline.start)
+    session = pipeline._session
+    assert session is not None
+    ready = [kept.of_worker(0) for kept in session.run.instances]
+    assert wait_until(lambda: ready[0].in_setup and ready[1].ready and ready[2].ready)
+    pipeline.abort()
+    assert start.wait().error is not None
+    pipeline.cleanup(timeout=0.1)
+    (left,) = [each for each in caplog.messages if "left behind" in each]
+    assert "MainPipeline__A" in left
+    assert "MainPipeline__B" not in left
+    assert "MainPipeline__C" not in left
+
+
+def test_a_wish_that_cannot_be_seen_to_costs_its_item_only(
+    pipelines: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process waits for an answer to it, so a fresh one takes the next item."""
+    numpy = pytest.importorskip("numpy")
+    lost: list[StageError] = []
+    lease_now, failing = Pool.lease_now, [1]
+
+    def lease(pool: Pool, size: int) -> Any:
+        if failing:
+            failing.pop()
+            raise MemoryError("none at all")
+        return lease_now(pool, size)
+
+    monkeypatch.setattr(Pool, "lease_now", lease)
+    pipeline = row(pipelines, lambda n: numpy.full(200_000, n), same, on_error=noting(lost))
+    assert [frame[0] for frame in pipeline.stream([1, 2, 3])] == [2, 3]
+    assert ["none at all" in str(failure.__cause__) for failure in lost] == [True]
 
 
 def test_an_idle_cleanup_is_quick(pipelines: Make) -> None:

@@ -7,8 +7,10 @@ import errno
 import gc
 import os
 import re
+import resource
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -489,6 +491,101 @@ def test_a_stage_that_keeps_its_items_keeps_their_blocks(pipelines: Make, small:
     assert small.statistics().lent == 0
 
 
+class Delays(Stage[Any]):
+    """Gives out each frame one call later, from where it has kept it."""
+
+    def setup(self) -> None:
+        self.kept: Any = None
+
+    def __call__(self, data: Any) -> Any:
+        given, self.kept = self.kept, data
+        return SKIP if given is None else given
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
+class DelaysPairs(Delays):
+    """The same with something around the frame."""
+
+    def __call__(self, data: Any) -> Any:
+        given = super().__call__(data)
+        return given if given is SKIP else (len(given), given)
+
+
+@pytest.mark.parametrize("stage", [Delays, DelaysPairs])
+@pytest.mark.parametrize("behind", [(), (same,)], ids=["alone", "row"])
+def test_what_was_kept_may_be_given_out_later(
+    pipelines: Make, small: Pool, stage: Any, behind: tuple[Any, ...]
+) -> None:
+    """The stage looks at it no more then, but the one who gets it does."""
+    pipeline = placed(pipelines, stage, *behind)
+    source = (numpy.full(200_000, number, "u1") for number in range(10))
+    given = [each[1] if isinstance(each, tuple) else each for each in pipeline.stream(source)]
+    assert [set(frame.tolist()) for frame in given] == [{number} for number in range(9)]
+    pipeline.cleanup()
+    del given
+    gc.collect()
+    assert small.statistics().lent == 0
+
+
+def write_first(frame: Any, pipe: int) -> None:
+    """What a forked child sees, once the parent has gone on."""
+    os.read(pipe, 1)
+    os._exit(int(frame[0]))
+
+
+def test_what_a_forked_child_sees_is_not_used_again(pipelines: Make, small: Pool) -> None:
+    """It has no copy of shared memory, and nobody here can know for how long it looks. (The next
+    fork of one that looks at nothing costs nothing.)"""
+    pipeline = placed(pipelines, same)
+    frames = pipeline.stream(numpy.full(MB, number, "u1") for number in range(100))
+    frame = next(frames)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        write_first(frame, read)
+    del frame
+    assert sum(1 for _ in frames) == 99
+    os.write(write, b"!")
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0  # as it was
+    for each in (read, write):
+        os.close(each)
+    assert small.statistics().refused == 0
+    pipeline.cleanup()
+    gc.collect()
+    assert small.statistics().lent == 0
+
+
+class ForksAndWaits(Stage[Any]):
+    """Has a forked child look at its first item when the last one comes."""
+
+    def setup(self) -> None:
+        self.child = 0
+
+    def __call__(self, data: Any) -> Any:
+        if not self.child:
+            self.read, self.write = os.pipe()
+            self.child = os.fork()
+            if not self.child:
+                write_first(data, self.read)
+        if data[0] < 99:
+            return int(data[0])
+        os.write(self.write, b"!")
+        return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1]) - 1000
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
+def test_what_a_child_of_a_stage_sees_is_not_used_again(pipelines: Make, small: Pool) -> None:
+    """The same when a stage in a process forks."""
+    pipeline = placed(pipelines, ForksAndWaits)
+    source = (numpy.full(MB, number, "u1") for number in range(100))
+    assert list(pipeline.stream(source))[-1] == -1000
+
+
 def test_a_killed_child_gives_its_blocks_back(pipelines: Make, small: Pool) -> None:
     """Those that it kept and the one it worked on, once it is gone."""
 
@@ -557,6 +654,100 @@ def test_an_empty_wait_is_not_repeated(entered: Pool) -> None:
     held.pop()
     assert entered.lease(4 * MB) is not None
     assert entered.statistics().refused == 21
+
+
+def test_vain_waits_become_seldom(entered: Pool) -> None:
+    """A reader keeps what it gets, while the block of each item comes back: waiting after each of
+    these would cost a quarter of a second per item."""
+    held = [entered.lease(4 * MB) for _ in range(3)]
+    begin = monotonic()
+    for _ in range(200):
+        item = entered.lease(4 * MB)
+        assert item is not None
+        assert entered.lease(4 * MB) is None  # for the result, which goes through the pipe
+        del item
+    assert monotonic() - begin < 2
+    assert entered.statistics().waits < 5
+    held.clear()
+    assert entered.lease(4 * MB) is not None
+
+
+def test_a_block_that_someone_else_puts_back_ends_the_wait(entered: Pool) -> None:
+    """Whoever takes a block sorts in what has come back, also what another one waits for."""
+    held = [entered.lease(4 * MB) for _ in range(4)]
+    waiting = in_thread(lambda: entered.lease(4 * MB))
+    assert wait_until(lambda: entered.statistics().waits == 1)
+    with entered._lock:
+        held.pop()
+        entered._collect()
+    assert waiting.wait().value is not None
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """The system gives this process no more of them."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 32, before[1]))
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        yield
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("behind", [(), (same,)], ids=["alone", "row"])
+@pytest.mark.parametrize("serial", [False, True], ids=["threads", "serial"])
+def test_without_descriptors_there_is_the_pipe(
+    pipelines: Make, small: Pool, behind: tuple[Any, ...], serial: bool
+) -> None:
+    """No item is lost because the system has no more memory to share, no process dies of it, and
+    it is counted and said."""
+    pipeline = pipelines()
+    pipeline.add(lambda number: numpy.zeros(3 * MB if number else 9, "u1"), **PLACED)
+    for stage in behind:
+        pipeline.add(stage, **PLACED)
+    if serial:
+        pipeline.serialize()
+    else:
+        pipeline.parallelize()
+    assert [len(each) for each in pipeline.stream([0])] == [9]
+    with no_descriptors():
+        results = [len(each) for each in pipeline.stream([1, 2])]
+    assert results == [3 * MB] * 2
+    assert small.statistics().refused >= 2
+    assert [len(each) for each in pipeline.stream([1, 1])] == [3 * MB] * 2
+    pipeline.cleanup()
+
+
+def test_memory_that_cannot_grow_is_said_once(
+    entered: Pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what the system says; whoever needs a block finds none, and does not wait."""
+
+    def none(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(_pool, "Segment", none)
+    begin = monotonic()
+    assert [entered.lease(MB) for _ in range(10)] == [None] * 10
+    assert entered.lease_ahead(MB) is entered.lease_now(MB) is None
+    assert monotonic() - begin < 0.2
+    assert entered.statistics().refused == 10
+    (said,) = caplog.messages
+    assert "Too many open files" in said
+    assert "through the pipe" in said
+
+
+def test_figures_can_be_asked_for_amid_the_books(entered: Pool) -> None:
+    """By a destructor, for one: it may run wherever memory is allocated."""
+    with entered._lock:
+        asked = in_thread(entered.statistics)
+        assert asked.wait().value.size == 0
 
 
 def test_memory_ahead_is_half_of_it(entered: Pool) -> None:
@@ -697,7 +888,7 @@ def test_a_block_that_is_lent_again_and_again_gets_huge_pages(
 
     def use_huge_pages(of: Map) -> None:
         assert not entered._turn.locked()  # it takes a moment
-        assert not entered._lock.locked()
+        assert in_thread(lambda: entered.stale(set())).wait().value == []  # this asks for the lock
         asked.append(of.size)
 
     monkeypatch.setattr(Map, "use_huge_pages", use_huge_pages)
@@ -762,14 +953,17 @@ def test_a_system_without_huge_pages_is_asked_once(
 
 
 @two_megabytes
-def test_memory_that_cannot_be_mapped_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@two_megabytes
+def test_memory_that_cannot_be_mapped_is_not_there(
+    entered: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And nothing is left open."""
-    monkeypatch.setattr(_memory._libc(), "mmap", lambda *_: -1)
-    made = Pool(16 * MB)
-    made.enter(made)
-    with pytest.raises(OSError):
-        made.lease(5 * MB)
-    made.leave(made)
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(_memory._libc(), "mmap", lambda *_: -1)
+        assert entered.lease(5 * MB) is None
+    assert os.listdir("/proc/self/fd") == before
+    assert entered.lease(5 * MB) is not None
 
 
 def test_free_memory_of_another_size_makes_room(entered: Pool) -> None:

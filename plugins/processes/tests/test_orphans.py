@@ -178,6 +178,24 @@ def test_the_server_may_die_too() -> None:
     assert done.stdout == "True True\n", done.stderr
 
 
+def test_the_children_of_a_server_that_is_killed_end() -> None:
+    """At once, whatever they do: nobody could end them any more."""
+    with started("""
+        from pystream_processes._launcher import launcher
+        pipeline = Pipeline()
+        pipeline.add(busy, on_error="skip", placement="process")
+        pipeline.parallelize()
+        pipeline.start()
+        say("server", launcher()._server.pid)
+        pipeline.forward(1)
+        threading.Event().wait(60)
+    """) as program:
+        assert program.stdout is not None
+        numbers = dict(program.stdout.readline().split() for _ in range(2))
+        os.kill(int(numbers["server"]), signal.SIGKILL)
+        assert wait_until(lambda: not running(int(numbers["busy"])))
+
+
 def test_a_forked_child_has_processes_of_its_own() -> None:
     """It does not hold the parent's open, and can use the placement itself."""
     done = run("""

@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import pytest
-from pystream_processes import ChildTraceback, Limits, RemoteError, limits
+from pystream_processes import ChildTraceback, Limits, RemoteError, _records, limits
 
 from pystream_core import (
     SKIP,
@@ -28,7 +28,7 @@ from pystream_core import (
     StageError,
     factory,
 )
-from pystream_core.testing import Unprintable
+from pystream_core.testing import PATIENCE, Unprintable
 
 Make = Callable[..., Pipeline]
 
@@ -297,6 +297,106 @@ def test_an_exception_comes_back_as_what_it_is(pipelines: Make, kind: type[BaseE
     assert "in breaks" in str(raised.__cause__)
 
 
+@pytest.mark.parametrize(
+    "kind", [ConnectionError, ConnectionRefusedError, BrokenPipeError, ConnectionResetError]
+)
+def test_a_lost_connection_of_the_stages_own_is_an_ordinary_failure(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline], kind: type[ConnectionError]
+) -> None:
+    """Its process lives on; it is not the connection that this one is asked through."""
+
+    class Asks(Stage[Any]):
+        def setup(self) -> None:
+            """Nothing."""
+
+        def __call__(self, data: Any) -> Any:
+            if data == 1:
+                raise kind(111, "no server there")
+            return Asked(kind) if data == 2 else os.getpid()
+
+        def cleanup(self) -> None:
+            raise kind(112, "none either")
+
+    pipeline = one(pipelines, Asks, on_error=lambda failure: failure.__cause__)
+    turn(pipeline)
+    first, raised, unpicklable, second = pipeline.stream([0, 1, 2, 3])
+    assert type(raised) is kind
+    assert raised.args == (111, "no server there")
+    assert "no way out" in str(unpicklable)
+    assert first == second
+    with pytest.raises(CleanupError) as caught:
+        pipeline.cleanup()
+    assert type(caught.value.errors[0]) is kind
+
+
+class Asked:
+    """Cannot be pickled, since a connection is lost meanwhile."""
+
+    def __init__(self, kind: type[ConnectionError]) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> Any:
+        raise self.kind(113, "no way out")
+
+
+def test_a_setup_without_its_server_says_so(pipelines: Make) -> None:
+    """A camera or a database that is off is the most usual failure of all."""
+
+    class Opens(Stage[Any]):
+        def setup(self) -> None:
+            raise ConnectionRefusedError(111, "no server there")
+
+        def __call__(self, data: Any) -> Any:
+            return data
+
+        def cleanup(self) -> None:
+            """Nothing."""
+
+    pipeline = one(pipelines, Opens)
+    pipeline.parallelize()
+    with pytest.raises(StageError, match="no server there") as caught:
+        pipeline.start()
+    assert type(caught.value.__cause__) is ConnectionRefusedError
+
+
+class Immutable(Exception):
+    """Lets nothing be set."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} cannot be set")
+
+
+def test_an_exception_that_lets_nothing_be_set_comes_back(pipelines: Make) -> None:
+    """With its type, its arguments and its traceback."""
+
+    def breaks(item: Any) -> Any:
+        raise Immutable("as it is")
+
+    pipeline = one(pipelines, breaks, on_error=lambda failure: failure.__cause__)
+    with pipeline.parallelize():
+        (raised,) = pipeline.stream([1])
+    assert type(raised) is Immutable
+    assert raised.args == ("as it is",)
+    assert "in breaks" in str(raised.__cause__)
+
+
+def test_the_text_of_what_cannot_be_pickled_is_whole(pipelines: Make) -> None:
+    """Several lines of it are no less its text, and notes are added to it."""
+
+    class Local(Exception):
+        def __reduce__(self) -> Any:
+            raise TypeError
+
+    def breaks(item: Any) -> Any:
+        raise Local("first line\nsecond line")
+
+    pipeline = one(pipelines, breaks, on_error=lambda failure: failure.__cause__)
+    with pipeline.parallelize():
+        (raised,) = pipeline.stream([1])
+    assert isinstance(raised, RemoteError)
+    assert "Local: first line\nsecond line" in str(raised)
+
+
 def test_an_exception_that_cannot_be_pickled_comes_back_as_text(pipelines: Make) -> None:
     """Whether it refuses to go or to be made again."""
 
@@ -453,6 +553,74 @@ def test_log_records_reach_the_handlers_here(
     assert (first.levelno, first.getMessage()) == (logging.INFO, "item 7")
     assert first.process != os.getpid()
     assert "ValueError: inside" in (second.exc_text or "")
+
+
+def test_a_log_record_costs_no_item(pipelines: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever goes with it: what can be pickled but not made again is there as text."""
+
+    def talks(item: int) -> int:
+        logger = logging.getLogger("acme.stage")
+        logger.warning("item %d", item, extra={"error": Refusing(1, 2), "camera": 3})
+        return item
+
+    pipeline = one(pipelines, talks)
+    pipeline.add(len, placement=None, on_error=lambda failure: failure.item)
+    with pipeline.parallelize():
+        assert list(pipeline.stream([7, 8])) == [7, 8]
+    assert pipeline.statistics().stages[0].failed == 0
+    records = [record for record in caplog.records if record.name == "acme.stage"]
+    assert [record.getMessage() for record in records] == ["item 7", "item 8"]
+    assert {(record.camera, record.error) for record in records} == {(3, "1 and 2")}
+
+
+def test_a_log_record_that_cannot_be_made_again_here_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of a class that only the process has, for one."""
+    _records.handle(b"nonsense")
+    (said,) = caplog.messages
+    assert "a log record of a process is lost" in said
+
+
+def test_a_destructor_may_log_amid_a_record(pipelines: Make) -> None:
+    """It runs wherever memory is allocated, in the thread that is about to send something."""
+
+    def talks(item: int) -> int:
+        import gc
+
+        class Noisy:
+            def __init__(self) -> None:
+                self.me = self
+
+            def __del__(self) -> None:
+                logging.getLogger("acme.noisy").warning("collected")
+
+        gc.collect()
+        gc.disable()
+        Noisy()
+        gc.set_threshold(1 + item % 60, 10, 10)
+        gc.enable()
+        logging.getLogger("acme.stage").warning("hello")
+        return item
+
+    seen: list[str] = []
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    notes, acme = Notes(), logging.getLogger("acme")
+    acme.addHandler(notes)
+    acme.propagate = False
+    try:
+        pipeline = one(pipelines, limits(timeout=PATIENCE)(talks))
+        with pipeline.parallelize():
+            assert list(pipeline.stream(range(120))) == list(range(120))
+    finally:
+        acme.removeHandler(notes)
+        acme.propagate = True
+    assert seen.count("hello") == 120
+    assert seen.count("collected") >= 100
 
 
 @pytest.fixture

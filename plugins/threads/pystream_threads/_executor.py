@@ -409,14 +409,19 @@ class ThreadsExecutor(Executor):
     def _leave_all_behind(self, workers: list[Worker]) -> tuple[str, ...]:
         """The stages that do not return, without those that only wait for one of these."""
         stuck = [not worker.waits_for_row() for worker in workers]
-        names = [self._leave_behind(worker) for worker in workers]
+        names = [self._leave_behind(*each) for each in zip(workers, stuck, strict=True)]
         return tuple(itertools.compress(names, stuck))
 
-    def _leave_behind(self, worker: Worker) -> str:
+    def _leave_behind(self, worker: Worker, stuck: bool) -> str:
         """Name the stage that does not return; its item is the ledger's to count, its caller
-        is told."""
+        is told.
+
+        Args:
+            stuck: the stage itself is. Else what it waits for may return yet, and then it is
+                cleaned up in peace.
+        """
         position = worker.where()
-        worker.instances[position].leave_behind()
+        worker.instances[position].leave_behind(forsake=stuck)
         hands = worker.in_hand()
         for hand in hands:
             if hand.reply is not None:

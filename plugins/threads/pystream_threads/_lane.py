@@ -287,7 +287,9 @@ class Worker:
     def waits_for_row(self) -> bool:
         """Whether it has nothing to do but to wait for a worker that has."""
         row = self.row
-        return row is not None and self.hand is None and self._at is None and row.busy()
+        if row is None or self.hand is not None or self._at is not None or row.over.is_set():
+            return False
+        return row.busy() or not row.leads(self)
 
     def serve(self) -> None:
         """Work until the channel is closed and empty."""

@@ -54,6 +54,7 @@ from ._mark import STOP, Mark
 if TYPE_CHECKING:
     from ._lane import Worker
 
+_AT_ONCE = 64  # items of a stage, until the others are looked at
 _SELDOM = 4  # one of so many items of a stage is timed, at most
 
 
@@ -172,12 +173,17 @@ class Row:
     # -- what can be done now ----------------------------------------------------------
 
     def _move(self, place: Place) -> None:
-        """Do what there is to do at a stage, as long as there is something."""
+        """Do what there is to do at a stage, as long as there is something: much of it may end at
+        once, so the others have a look in between."""
+        left = _AT_ONCE
         while not (place.under_way or place.ended):
             if place.worker.hand is not None:
                 if not self._hand_on(place, place.worker.hand):
                     return
                 continue
+            if not left:
+                return
+            left -= 1
             try:
                 item = place.channel.items.popleft()
             except IndexError:
@@ -276,18 +282,17 @@ class Row:
         place.watched = descriptors
 
     def _wait(self) -> None:
-        """For an answer, for what comes into a channel, or for the time that a call has."""
-        until = inf
+        """For an answer, for what comes into a channel, or for the time that a call has; not at
+        all when there is something in a channel."""
+        until, waiting = inf, False
         for place in self._places:
             if place.worker.hand is None:
                 place.channel.parked = True
-                if place.channel.items and not place.ended:
-                    place.channel.parked = False
-                    return
+                waiting = waiting or bool(place.channel.items and not place.ended)
             elif place.until < until:
                 until = place.until
         left = max(until - monotonic(), 0.0) if until < inf else inf
-        ready = self._poll.poll(None if left > 1e6 else left * 1e3 + 1)
+        ready = self._poll.poll(0 if waiting else None if left > 1e6 else left * 1e3 + 1)
         for place in self._places:
             place.channel.parked = False
         for descriptor, _ in ready:

@@ -12,6 +12,7 @@ from pystream_threads._row import groups
 
 from pystream_core import Pipeline, Placement, Retry, StageError, StageSpec, factory
 from pystream_core.testing import PATIENCE, Gate, Tracker, broken_law, in_thread, wait_until
+from pystream_core.testing._polled import HelperCalls
 
 PLACED: dict[str, Any] = {"placement": "tracked"}
 
@@ -207,3 +208,65 @@ def test_a_row_ends_while_its_reader_has_stopped_reading(
     pipeline.cleanup()
     assert wait_until(lambda: tracked_placement.owned() == [])  # the feeder may be at one yet
     assert broken_law(pipeline.statistics()) == []
+
+
+class Ends(HelperCalls):
+    """A polled stage whose items end as they are submitted, but for the first one."""
+
+    def __init__(self, submitted: Callable[[int], None]) -> None:
+        self._on_submit = submitted
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+    def submit(self, value: Any) -> None:
+        self._on_submit(value)
+        if value:
+            raise ValueError(value)
+        super().submit(value)
+
+
+class Looked(HelperCalls):
+    """A polled stage that notes when its answer is taken."""
+
+    def __init__(self) -> None:
+        self.looked_at = False
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+    def result(self) -> Any:
+        self.looked_at = True
+        return super().result()
+
+
+class Standing(Placement):
+    """Puts a certain stage in the place of the given one."""
+
+    def __init__(self, stage: Any) -> None:
+        self._stage = stage
+
+    def wrap(self, spec: StageSpec) -> StageSpec:
+        return replace(spec, make=lambda: self._stage, polled=True, shared=False)
+
+
+def test_a_row_looks_after_all_its_stages_however_much_comes(pipelines: Make) -> None:
+    """Items that end at once at the first of them leave time for the answers of the others."""
+    late: list[bool] = []
+    count = 1500
+
+    def submitted(item: int) -> None:
+        if item == 1:
+            assert wait_until(lambda: pipeline.statistics().admitted == count)
+            assert wait_until(lambda: second.done())
+        if item >= count // 2:
+            late.append(second.looked_at)
+
+    second = Looked()
+    pipeline = pipelines()
+    first = {"placement": Standing(Ends(submitted)), "capacity": 2 * count, "on_error": "skip"}
+    pipeline.add(same, **first)
+    pipeline.add(same, placement=Standing(second))
+    pipeline.parallelize()
+    assert list(pipeline.stream(range(count))) == [0]
+    assert all(late)
