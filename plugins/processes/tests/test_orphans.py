@@ -193,7 +193,12 @@ def test_the_children_of_a_server_that_is_killed_end() -> None:
         assert program.stdout is not None
         numbers = dict(program.stdout.readline().split() for _ in range(2))
         os.kill(int(numbers["server"]), signal.SIGKILL)
-        assert wait_until(lambda: not running(int(numbers["busy"])))
+        child = int(numbers["busy"])
+        try:
+            assert wait_until(lambda: not running(child))
+        finally:
+            if running(child):
+                os.kill(child, signal.SIGKILL)
 
 
 def test_a_forked_child_has_processes_of_its_own() -> None:
