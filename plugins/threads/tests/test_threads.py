@@ -270,9 +270,9 @@ def test_what_was_brought_for_a_reader_that_has_left_is_given_back(
         results = pipeline.stream(range(100))
         assert wait_until(lambda: executor._waiting == 1)
         before = tracked_placement.brought, pipeline.statistics().admitted
-        leaving = in_thread(results.close)
         assert session._results is not None
         feeding = session._results.feeder._feeding
+        leaving = in_thread(results.close)
         assert wait_until(lambda: feeding.stopping)
         gate.open()
         leaving.wait()
