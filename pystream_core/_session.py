@@ -174,6 +174,11 @@ class Session:
         self._stopping = self._stopping or "start failed"
 
     @property
+    def starting(self) -> bool:
+        """Some thread sets the stages up."""
+        return self._starter is not None
+
+    @property
     def state(self) -> str:
         """One or two words for logs."""
         if self.run.failure is not None:
@@ -776,7 +781,7 @@ def _raise_cleanup_errors(errors: Sequence[BaseException], paths: Sequence[str])
 def _stop_all_at_exit() -> None:
     """An open pipeline is aborted at interpreter exit, not drained."""
     deadline = monotonic() + EXIT_TIME
-    sessions = [session for session in list(_live) if session.started]
+    sessions = [session for session in list(_live) if session.started or session.starting]
     unfinished = 0
     for session in sessions:
         session.abort("interpreter exit")

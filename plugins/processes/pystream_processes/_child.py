@@ -52,15 +52,31 @@ from ._wire import (
 )
 
 _NO_MORE: Final = object()
+_TO_THE_PROGRAM: Final[dict[signal.Signals, Any]] = {  # and what they do in a program by itself
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 class ParentGone(BaseException):
     """The other end of the socket is closed."""
 
 
+def leave_signals_to_the_program() -> None:
+    """What is meant for the program may be sent to all of its processes: Ctrl-C to a whole group,
+    SIGTERM to all of a service. It ends us when it has finished. (Not SIG_IGN: programs that are
+    started here would inherit that.)"""
+    for number in _TO_THE_PROGRAM:
+        signal.signal(number, _nothing)
+
+
+def _nothing(number: int, frame: object) -> None:
+    """A signal that is not for us."""
+
+
 def serve(link: socket.socket) -> None:
     """Answer until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_the_program()
     try:
         Child(link).serve()
     except (ParentGone, ConnectionError):
@@ -83,6 +99,8 @@ class Child:
         self._expands = False
         self._item: tuple[Any, Any] | None = None  # an array in shared memory, and its kind
         self._start = 0  # when the stage began with what it is at
+        self._forked = False
+        os.register_at_fork(after_in_child=self._leave_to_the_parent)
         self._tasks: dict[int, Callable[[Message], Any]] = {
             BEGIN: self._begin,
             SETUP: self._set_up,
@@ -91,6 +109,19 @@ class Child:
             CLOSE: self._close,
             CLEANUP: self._clean_up,
         }
+
+    def _leave_to_the_parent(self) -> None:
+        """In a child that the stage has forked: the socket is not its own, nor is what another
+        thread may just have been about to send."""
+        self._forked = True
+        self._link.close()
+        self._sending = threading.RLock()
+        for handler in logging.getLogger().handlers[:]:
+            if isinstance(handler, _records.Forwarder):
+                logging.getLogger().removeHandler(handler)
+        for number, usual in _TO_THE_PROGRAM.items():
+            if signal.getsignal(number) is _nothing:
+                signal.signal(number, usual)
 
     def serve(self) -> None:
         """Message after message."""
@@ -104,7 +135,11 @@ class Child:
         try:
             value = self._tasks[message.kind](message)
             end = perf_counter_ns()
-            buffers = self._framed(message, value, end)
+            try:
+                buffers = self._framed(message, value, end)
+            except Exception:
+                self._drop_outputs()  # there will be no more of them
+                raise
         except ParentGone:
             raise
         except BaseException as error:
@@ -186,6 +221,7 @@ class Child:
         if message.piece is not None and message.plain and not self._mapping.read_only:
             kind = kind_of(item)  # for nothing but an array is plain and has a buffer
             self._item = None if kind is None else (item, kind)
+        self._drop_outputs()  # of an item that Ctrl-C has interrupted
         self._start = perf_counter_ns()  # unpickling belongs to the way here
         if not self._expands:
             return self._stage(item)
@@ -204,14 +240,23 @@ class Child:
             self._outputs = None
         return value
 
-    def _close(self, message: Message) -> Any:  # noqa: ARG002
+    def _close(self, message: Message | None = None) -> Any:  # noqa: ARG002
         outputs, self._outputs = self._outputs, None
         close = getattr(outputs, "close", None)
         if close is not None:
             close()
         return _NO_MORE
 
+    def _drop_outputs(self) -> None:
+        """Nobody asks for the rest of them; what closing them raises is only logged."""
+        if self._outputs is not None:
+            try:
+                self._close()
+            except Exception:
+                logging.getLogger("PyStream").exception("closing a generator raised")
+
     def _clean_up(self, message: Message) -> Any:  # noqa: ARG002
+        self._drop_outputs()
         if isinstance(self._stage, Stage):
             self._stage.cleanup()
         return _NO_MORE
@@ -246,6 +291,8 @@ class Child:
     def _deliver(self, buffers: Sequence[Buffer]) -> None:
         """Send a message. A destructor or a signal handler may come in between with a log record
         of its own, in the same thread: that follows."""
+        if self._forked:  # it has returned out of the stage's call
+            raise ParentGone
         with self._sending:
             self._to_send.append(buffers)
             if self._in_send:
@@ -263,6 +310,8 @@ class Child:
         while True:
             message = self._inbox.take() if self._inbox.rest else None
             while message is None:
+                if self._forked:
+                    raise ParentGone
                 try:
                     piece, descriptors, _, _ = socket.recv_fds(self._link, self._inbox.missing, 16)
                 except ConnectionError:

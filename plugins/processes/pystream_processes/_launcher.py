@@ -107,7 +107,8 @@ class Launcher:
     def _running(self) -> socket.socket:
         if self._control is None:
             ours, theirs = socket.socketpair()
-            program = _PROGRAM.format(path=sys.path, control=theirs.fileno())
+            path = [each for each in sys.path if isinstance(each, str)]  # Python ignores others
+            program = _PROGRAM.format(path=path, control=theirs.fileno())
             flags: Callable[[], list[str]] = getattr(
                 subprocess, "_args_from_interpreter_flags", list
             )

@@ -123,14 +123,13 @@ class Placed(PolledStage):
         lost = True
         try:
             process = self._process
-            if process is None or process.unsure or not process.alive():
+            if process is None or process.unsure or not self._caught_up(process):
                 logger.warning(
                     "the process of stage %r has died, or was killed in a call that did not end, "
                     "so its cleanup did not run",
                     self._order.path,
                 )
                 return
-            self._catch_up()
             self._until = _LONGEST
             self._done(self._exchange(CLEANUP))
             lost = False
@@ -265,16 +264,16 @@ class Placed(PolledStage):
         except (Died, Late) as error:
             self._lost(error)
 
-    def _catch_up(self) -> None:
-        """Take the answer of a call that was interrupted here (Ctrl-C) before it came."""
-        process = self._process
-        assert process is not None
+    def _caught_up(self, process: Process) -> bool:
+        """Whether it can be asked again, after the answer of a call that was interrupted here
+        (Ctrl-C) before it came. That call has been accounted for, however it ends."""
         if process.owed:
             try:
                 process.receive()
-            except (Died, Late) as error:
-                self._lost(error)
+            except (Died, Late):
+                return False
             process.settle()
+        return process.alive()
 
     # -- processes ---------------------------------------------------------------------
 
@@ -299,11 +298,14 @@ class Placed(PolledStage):
         process = self._process
         if process is not None and process.unsure:
             self._replace(
-                "was killed, since a message was cut off (by Ctrl-C, or for lack of memory)"
+                "was killed, since a message was cut off (by Ctrl-C, or for lack of memory),"
             )
         elif process is not None and process.owed:
             self._allow(self._order.limits.timeout)
-            self._catch_up()
+            if not self._caught_up(process):
+                if self._called_off or self._forsaken:
+                    self._lost(Late())
+                self._replace("ended or was killed in a call that Ctrl-C had interrupted,")
         if self._process is None:
             self._restart()
         assert self._process is not None

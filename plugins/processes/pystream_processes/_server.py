@@ -45,9 +45,9 @@ class Server:
         self._woken, self._wake = os.pipe()
         for each in (self._woken, self._wake):
             os.set_blocking(each, False)
-        # Ctrl-C is the main process's business; it reaches a whole group, and so us.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _child.leave_signals_to_the_program()
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the program may have blocked some
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def serve(self) -> None:

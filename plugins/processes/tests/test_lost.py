@@ -849,3 +849,46 @@ def test_ctrl_c_amid_the_way_back_of_an_exception_is_no_failure_of_the_stage(
     monkeypatch.setattr(pickle, "loads", interrupted)
     with pytest.raises(KeyboardInterrupt):
         disclose(parts)
+
+
+def interrupted_then(kind: str) -> Callable[[Any], Any]:
+    """A stage whose first call takes long, and then ends its process, or does not end at all."""
+
+    def work(item: Any) -> Any:
+        if item == "first":
+            threading.Event().wait(0.3 if kind == "dies" else 1000)
+            os._exit(3)
+        return item
+
+    return work
+
+
+@pytest.mark.parametrize("kind", ["dies", "hangs"])
+def test_an_item_is_not_charged_with_the_one_before(
+    pipelines: Make, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """That Ctrl-C has interrupted, and that counts as dropped already."""
+    pipeline = one(pipelines, limits(timeout=1.0)(interrupted_then(kind)))
+    pipeline.serialize()
+    pipeline.run([0])
+    with Alarm() as alarm:
+        alarm.within(0.1, lambda: pipeline.forward("first"))
+    assert alarm.rings == 1
+    assert list(pipeline.stream([1, 2])) == [1, 2]
+    statistics = pipeline.statistics()
+    assert (statistics.failed, statistics.dropped) == (0, {"interrupted": 1})
+    assert "Ctrl-C had interrupted" in caplog.text
+
+
+def test_ctrl_c_in_a_call_that_hangs_is_what_is_raised(
+    pipelines: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the block around it, too; that there was no cleanup is a warning."""
+    pipeline = one(pipelines, interrupted_then("hangs"))
+    pipeline.serialize()
+    pipeline.run([0])
+    with Alarm() as alarm:
+        alarm.within(0.1, lambda: pipeline.forward("first"))
+        pipeline.cleanup()
+    assert alarm.rings == 1
+    assert "its cleanup did not run" in caplog.text

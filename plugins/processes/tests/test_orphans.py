@@ -201,6 +201,92 @@ def test_the_children_of_a_server_that_is_killed_end() -> None:
                 os.kill(child, signal.SIGKILL)
 
 
+def test_a_program_may_block_signals() -> None:
+    """As those do that wait for them (sigwait, signalfd): the end of a process is seen."""
+    done = run("""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM])
+        def fragile(item):
+            if item == 1:
+                os._exit(3)
+            return item
+        pipeline = Pipeline()
+        pipeline.add(fragile, on_error=lambda failure: str(failure.__cause__), placement="process")
+        with pipeline.parallelize():
+            begin = time.monotonic()
+            seen = list(pipeline.stream(range(3)))
+        say("exit status 3" in seen[1], time.monotonic() - begin < 3)
+    """)
+    assert done.stdout == "True True\n", done.stderr
+
+
+def test_what_is_no_text_in_the_path_is_ignored() -> None:
+    """As it is by Python."""
+    done = run("""
+        import pathlib
+        sys.path.append(pathlib.Path("/"))
+        pipeline = Pipeline()
+        pipeline.add(lambda item: item + 1, placement="process")
+        with pipeline.serialize():
+            say(*pipeline.stream([1]))
+    """)
+    assert done.stdout == "2\n", done.stderr
+
+
+@pytest.mark.parametrize("mode", ["serialize", "parallelize"])
+def test_the_end_of_the_program_ends_a_setup(mode: str) -> None:
+    """Also one that some thread waits for."""
+    done = run(f"""
+        class Never(Stage):
+            def setup(self):
+                say("in setup")
+                never(1000)
+            def __call__(self, data):
+                return data
+            def cleanup(self):
+                pass
+        def start():
+            try:
+                pipeline.start()
+            except Exception as error:
+                say(type(error).__name__)
+        pipeline = Pipeline()
+        pipeline.add(Never, placement="process")
+        pipeline.{mode}()
+        threading.Thread(target=start).start()
+        while not pipeline._session.run.instances[0].of_worker(0).in_setup:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        sys.exit(6)
+    """)
+    assert done.returncode == 6, done.stderr
+
+
+def test_a_service_that_is_stopped_may_finish() -> None:
+    """SIGTERM is sent to all of its processes then; the program decides what to finish."""
+    with started("""
+        stopped = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+        def slow(item):
+            time.sleep(0.2)
+            return item
+        pipeline = Pipeline()
+        pipeline.add(slow, capacity=20, placement="process")
+        pipeline.parallelize()
+        for number in range(5):
+            pipeline.forward(number)
+        say("ready")
+        stopped.wait(10)
+        pipeline.drain(10)
+        say(pipeline.statistics().completed)
+        pipeline.cleanup()
+    """) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        for each in (program.pid, *descendants(program.pid)):
+            os.kill(each, signal.SIGTERM)
+        assert program.stdout.readline() == "5\n"
+
+
 def test_a_forked_child_has_processes_of_its_own() -> None:
     """It does not hold the parent's open, and can use the placement itself."""
     done = run("""

@@ -623,6 +623,87 @@ def test_a_destructor_may_log_amid_a_record(pipelines: Make) -> None:
     assert seen.count("collected") >= 100
 
 
+class Chatters(Stage[Any]):
+    """Has a forked helper that logs all the time."""
+
+    def setup(self) -> None:
+        self.helper = os.fork()
+        if not self.helper:
+            for _ in range(50_000):
+                logging.getLogger("acme.helper").warning("progress")
+            os._exit(0)
+
+    def __call__(self, data: Any) -> bytes:
+        return b"z" * 60_000
+
+    def cleanup(self) -> None:
+        os.kill(self.helper, signal.SIGKILL)
+        os.waitpid(self.helper, 0)
+
+
+def test_what_a_stage_forks_does_not_speak_for_it(pipelines: Make) -> None:
+    """Neither with log records amid its answers, nor with an answer of its own."""
+    pipeline = one(pipelines, Chatters)
+    with pipeline.parallelize():
+        assert sum(map(len, pipeline.stream(range(500)))) == 500 * 60_000
+
+    def doubles(item: int) -> int:
+        child = os.fork()
+        if not child:
+            sys.exit(5)
+        os.waitpid(child, 0)
+        return item
+
+    pipeline = one(pipelines, doubles)
+    with pipeline.parallelize():
+        assert list(pipeline.stream(range(3))) == [0, 1, 2]
+
+
+def test_programs_of_a_stage_can_be_interrupted(pipelines: Make) -> None:
+    """What the process does about signals is not inherited by those."""
+
+    def stops(item: int) -> tuple[int, int]:
+        codes = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with subprocess.Popen(["sleep", "5"]) as program:
+                program.send_signal(number)
+                codes.append(program.wait())
+        return codes[0], codes[1]
+
+    pipeline = one(pipelines, stops)
+    with pipeline.parallelize():
+        assert list(pipeline.stream([1])) == [(-signal.SIGINT, -signal.SIGTERM)]
+
+
+class Closes(Stage[Any]):
+    """A generator stage that notes its end."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def __call__(self, data: Any) -> Iterator[Any]:
+        try:
+            yield data
+            yield threading.Lock()
+            yield data
+        finally:
+            self.file.touch()
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
+def test_a_generator_is_closed_when_an_output_cannot_travel(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline], tmp_path: Path
+) -> None:
+    """Its clean-up runs at once, not when it is forgotten."""
+    file = tmp_path / "closed"
+    pipeline = one(pipelines, Closes(str(file)), on_error="skip")
+    with turn(pipeline):
+        assert list(pipeline.stream([1])) == [1]
+        assert file.exists()
+
+
 @pytest.fixture
 def _ctrl_c_is_not_ignored() -> Iterator[None]:
     """As it is in a shell's background job."""
