@@ -145,10 +145,11 @@ class Pool:
     """The blocks of this process.
 
     ``_turn`` is held by the one that takes a block and may wait for one, so those who wait do so in
-    turn; who cannot wait takes what is there. ``_lock`` guards the books, for a few instructions.
-    Ctrl-C amid these may cost a block, which then goes with the last stage; so what is lent is not
-    counted, but looked for. Blocks come back through ``_returned`` from wherever the last view is
-    let go, in a destructor too: that only posts.
+    turn; who cannot wait takes what is there. ``_lock`` guards the books, for a few instructions;
+    only ``statistics`` reads them without it, in copies. Ctrl-C amid these may cost a block, which
+    then goes with the last stage; so what is lent is not counted, but looked for. Blocks come back
+    through ``_returned`` from wherever the last view is let go, in a destructor too: that only
+    posts.
     """
 
     def __init__(self, limit: int) -> None:
@@ -165,8 +166,8 @@ class Pool:
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
         _pools.add(self)
         self._starved = False
-        self._starved_until = 0.0  # and not before; later after each wait in vain
-        self._vain = 0  # such waits, one after the other
+        self._starved_until = 0.0  # at least
+        self._pause = 0.0  # seconds that nobody waits after the next wait in vain
         self._told = False  # that the system gives no more memory
         self._waits = self._refused = 0
         self.generation = 0  # of the set of segments that are gone
@@ -212,7 +213,7 @@ class Pool:
                     return None
                 self._await_one(min(left, _GLANCE))
                 found = self._take(block_size)
-            self._vain = 0
+            self._pause = 0.0
             return found
 
     def lease_ahead(self, size: int) -> Lease | None:
@@ -257,10 +258,9 @@ class Pool:
             if starved and not self._starved:
                 now = monotonic()
                 if now - self._starved_until > _LONGEST_PAUSE:  # that was another shortage
-                    self._vain = 0
-                pause = _PATIENCE * 2**self._vain if self._vain else 0.0
-                self._starved_until = now + min(pause, _LONGEST_PAUSE)
-                self._vain = min(self._vain + 1, 10)
+                    self._pause = 0.0
+                self._starved_until = now + self._pause
+                self._pause = min(2 * max(self._pause, _PATIENCE), _LONGEST_PAUSE)
                 self._starved = True
             self._refused += 1
 

@@ -392,20 +392,23 @@ def test_a_stuck_cleanup_is_ended(pipelines: Make, caplog: pytest.LogCaptureFixt
     assert wait_until(lambda: not Path(f"/proc/{process}").exists())
 
 
+class NeverReady(Stage[Any]):
+    """Its setup does not return."""
+
+    def setup(self) -> None:
+        threading.Event().wait(1000)
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
 def test_a_stuck_setup_is_ended(pipelines: Make) -> None:
     """A start that is stopped meanwhile does not wait for it."""
 
-    class Never(Stage[Any]):
-        def setup(self) -> None:
-            threading.Event().wait(1000)
-
-        def __call__(self, data: Any) -> Any:
-            return data
-
-        def cleanup(self) -> None:
-            """Nothing."""
-
-    pipeline = one(pipelines, limits(grace=0.1)(Never))
+    pipeline = one(pipelines, limits(grace=0.1)(NeverReady))
     pipeline.parallelize()
     start = in_thread(pipeline.start)
     assert wait_until(lambda: any("MainPipeline__A" in t.name for t in threading.enumerate()))
@@ -605,18 +608,8 @@ def test_a_stuck_setup_in_a_row_is_named_alone(
 ) -> None:
     """Not those which are ready and wait for it."""
 
-    class Loads(Stage[Any]):
-        def setup(self) -> None:
-            threading.Event().wait(1000)
-
-        def __call__(self, data: Any) -> Any:
-            return data
-
-        def cleanup(self) -> None:
-            """Nothing."""
-
     pipeline = pipelines()
-    pipeline.add(limits(grace=20.0)(Loads), "A", **PLACED)
+    pipeline.add(limits(grace=20.0)(NeverReady), "A", **PLACED)
     for name in "BC":
         pipeline.add(same, name, **PLACED)
     pipeline.parallelize()
