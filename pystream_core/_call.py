@@ -17,6 +17,7 @@ from ._coroutines import Call, Outcome, value_of
 from ._errors import PyStreamError, StageError, WorkerLost, describe_error, safe_repr
 from ._executor import Envelope, Reply, Run
 from ._handle import Takes, opened, release, retain
+from ._inside import EndedInside
 from ._ledger import Counters
 from ._lifecycle import Instance
 from ._observer import Trace
@@ -32,6 +33,7 @@ class CalledBack(BaseException):
 
 
 _PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)  # not failures in the caller's thread
+_PASSING_INSIDE = (KeyboardInterrupt,)  # the same where a stage outside stands for the pipeline
 _INTERRUPTED_PATIENCE = 0.5  # seconds for a cancelled coroutine to end after Ctrl-C
 
 
@@ -70,6 +72,7 @@ class Step:
         self.stage = instance.stage
         if instance.kind == "coroutine":
             self.stage = self._await
+        self._inside = run.plan.inside
         self._handles = run.handles
         self._takes: Takes = ()
         if isinstance(instance.stage, PlacedStage):
@@ -93,7 +96,7 @@ class Step:
         self._policy = spec.options.on_error
         self._max_age_ns = spec.max_age_ns
         self._trace = trace
-        self._passing = _PASSING if in_caller else ()
+        self._passing = (_PASSING_INSIDE if self._inside else _PASSING) if in_caller else ()
         self.watched = trace is not None or self._max_age_ns is not None or run.handles
         self._placed: Any = instance.stage if isinstance(instance.stage, PlacedStage) else None
         self._began = 0  # when the call of a polled stage was submitted
@@ -522,10 +525,14 @@ class Step:
     def _expired(self, envelope: Envelope, now: int) -> bool:
         if self._max_age_ns is None or now - envelope.admitted_ns <= self._max_age_ns:
             return False
-        self.counters.expired += 1
-        self.run.report.note(f"{self.path}: expired (older than max_age)")
-        self.run.end(envelope, "expired", self._trace, stage=self.index)
+        failure = EndedInside("", path=self.path, settled="max_age") if self._inside else None
+        self._end_expired(envelope, self.path, failure)
         return True
+
+    def _end_expired(self, envelope: Envelope, path: str, failure: StageError | None) -> None:
+        self.counters.expired += 1
+        self.run.report.note(f"{path}: expired (older than max_age)")
+        self.run.end(envelope, "expired", self._trace, stage=self.index, failure=failure)
 
     def _times(self, start: int, end: int) -> tuple[int, int]:
         """When a call that the worker has made from start to end really began and ended."""
@@ -565,9 +572,14 @@ class Step:
         if isinstance(error, CalledBack):
             self.drop(envelope, self.run.reason)
             return False
-        if isinstance(error, self._passing):
-            self._interrupted(envelope, error)
-            raise error
+        raised: BaseException | None = error
+        if isinstance(error, EndedInside):
+            if error.settled:
+                return self._settled_inside(envelope, error)
+            raised = error.__cause__
+        if isinstance(raised, self._passing):
+            self._interrupted(envelope, raised)
+            raise raised
         policy = self._policy
         if isinstance(policy, Retry):
             if not retried:
@@ -581,25 +593,45 @@ class Step:
         failure = self._failure(envelope, error)
         if callable(policy):
             return self._ask(policy, envelope, failure)
-        self._count_failed(envelope, failure)
         if policy == "skip":
-            self.run.report.note(f"{self.path}: failed, skipped", str(failure))
+            self._skip(envelope, failure)
             return False
-        logger.error("%s", failure, exc_info=error)
+        self._count_failed(envelope, failure)
+        if not self._inside:  # else whoever is told outside decides about it
+            logger.error("%s", failure, exc_info=failure.__cause__)
         try:
             raise failure
         finally:
             del failure, error  # else this frame and the exception hold each other
 
+    def _skip(self, envelope: Envelope, failure: StageError) -> None:
+        if isinstance(failure, EndedInside):
+            failure.settled = "skip"
+        self._count_failed(envelope, failure)
+        self.run.report.note(f"{failure.path}: failed, skipped", str(failure))
+
+    def _settled_inside(self, envelope: Envelope, error: EndedInside) -> bool:
+        """This stage stands for a whole pipeline: one inside it has had the say."""
+        if error.settled == "max_age":
+            self._end_expired(envelope, error.path, None)
+            return False
+        failure = self._failure(envelope, error)
+        if error.settled == "skip":
+            self._skip(envelope, failure)
+        else:
+            self._count_failed(envelope, failure)
+        return False
+
     def _interrupted(self, envelope: Envelope, error: BaseException) -> None:
         """Ctrl-C or an exit in the caller's thread, which passes through."""
-        logger.error(
-            "%s while stage %r worked on item %d: %s",
-            type(error).__name__,
-            self.path,
-            envelope.seq,
-            safe_repr(self.run.shown(envelope)),
-        )
+        if not self._inside:
+            logger.error(
+                "%s while stage %r worked on item %d: %s",
+                type(error).__name__,
+                self.path,
+                envelope.seq,
+                safe_repr(self.run.shown(envelope)),
+            )
         self.drop(envelope, "interrupted")
 
     def _retry(self, policy: Retry, envelope: Envelope) -> bool | BaseException | None:
@@ -621,7 +653,11 @@ class Step:
                 self.drop(envelope, self.run.reason)
                 return False
             except BaseException as again:
-                self._span(envelope, *self._times(start, perf_counter_ns()), "retried")
+                settled = isinstance(again, EndedInside) and again.settled
+                outcome = "failed" if settled else "retried"
+                self._span(envelope, *self._times(start, perf_counter_ns()), outcome)
+                if settled:
+                    return self.failed(envelope, again)
                 error = again
                 continue
             outcome = "filtered" if value is SKIP else "emitted"
@@ -633,8 +669,11 @@ class Step:
         self, policy: Callable[[StageError], Any], envelope: Envelope, failure: StageError
     ) -> bool:
         """Let the user's callable decide: a replacement, SKIP, or a failure of its own."""
+        asked = failure
+        if isinstance(failure, EndedInside):  # which would leave its item behind
+            asked = failure.outside(failure.seq, failure.item)
         try:
-            value = policy(failure)
+            value = policy(asked)
         except self._passing as passing:
             self._interrupted(envelope, passing)
             raise
@@ -643,20 +682,19 @@ class Step:
             self._count_failed(envelope, second)
             raise second from error
         if value is SKIP:
+            if isinstance(failure, EndedInside):
+                failure.settled = "on_error"
             self._count_failed(envelope, failure)
             return False
         return self.hand_on(envelope, value)
 
     def _policy_failed(self, failure: StageError, error: BaseException) -> StageError:
         """What is raised, and has been logged, when the user's callable raises itself."""
-        second = StageError(
+        second = failure.again(
             f"on_error of stage {self.path!r} raised {describe_error(error)} while it handled: "
-            f"{failure}",
-            path=self.path,
-            seq=failure.seq,
-            item=failure.item,
         )
-        logger.error("%s", second, exc_info=error)
+        if not self._inside:
+            logger.error("%s", second, exc_info=error)
         return second
 
     def hand_on(self, envelope: Envelope, value: Any) -> bool:
@@ -672,14 +710,16 @@ class Step:
         return True
 
     def _failure(self, envelope: Envelope, error: BaseException) -> StageError:
-        item = self.run.shown(envelope)
-        failure = StageError(
-            f"stage {self.path!r} raised on item {envelope.seq} ({safe_repr(item)}): "
-            f"{describe_error(error)}",
-            path=self.path,
-            seq=envelope.seq,
-            item=item,
-        )
+        seq, item = envelope.seq, self.run.shown(envelope)
+        if isinstance(error, EndedInside):  # the one inside is to be named
+            return error.outside(seq, item)
+        before = f"stage {self.path!r} raised on item "
+        after = f" ({safe_repr(item)}): {describe_error(error)}"
+        failure: StageError
+        if self._inside:
+            failure = EndedInside(before, after, path=self.path, seq=seq, item=item)
+        else:
+            failure = StageError(f"{before}{seq}{after}", path=self.path, seq=seq, item=item)
         failure.__cause__ = error
         return failure
 

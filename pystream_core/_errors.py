@@ -80,7 +80,8 @@ class StageError(PyStreamError):
     Attributes:
         path: full path of the stage, for example ``MainPipeline__Child__A``.
         seq: admission number of the item; None when the failure was in ``setup``.
-        item: what the stage was given; None when the failure was in ``setup``.
+        item: what the stage was given; None when the failure was in ``setup``. Of a stage inside
+            a pipeline that is placed in one piece: what that pipeline was given.
     """
 
     def __init__(
@@ -91,13 +92,17 @@ class StageError(PyStreamError):
         self.seq = seq
         self.item = item
 
-    def again(self) -> StageError:
+    def again(self, introduction: str = "") -> StageError:
         """A fresh exception with the same content and cause.
 
         One exception object raised again and again would grow its traceback and
         hold the frames of every caller.
+
+        Args:
+            introduction: what goes before the message.
         """
-        fresh = StageError(str(self), path=self.path, seq=self.seq, item=self.item)
+        message = f"{introduction}{self}"
+        fresh = StageError(message, path=self.path, seq=self.seq, item=self.item)
         fresh.__cause__ = self.__cause__
         return fresh
 

@@ -209,7 +209,7 @@ class Run:
         self.instances = tuple(instances)
         self.output = output
         self.ledger = Ledger(plan.paths, plan.graph.feeders)
-        self.report = LossReport()
+        self.report = LossReport(quiet=plan.inside)
         self.recorder = Recorder(observers, self.ledger.snapshot) if observers else None
         self.event_loop = EventLoop()
         self.clocked = bool(observers) or any(spec.max_age_ns for spec in plan.stages)

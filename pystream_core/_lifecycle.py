@@ -10,6 +10,7 @@ from typing import Any
 
 from ._coroutines import EventLoop
 from ._errors import PipelineBusy, PlanError, StageError, describe_error, safe_repr
+from ._inside import EndedInside
 from ._placement import PlacedStage, PolledStage
 from ._plan import StageSpec, check_flush, check_kind, check_place, flushes
 from ._stage import CallKind, Stage, call_kind
@@ -109,6 +110,8 @@ class Instance:
             raise
         except BaseException as error:
             self._setup_failed(spec)
+            if isinstance(error, EndedInside):
+                raise error.outside(None, None) from error.__cause__
             raise StageError(
                 f"stage {spec.name!r} could not be set up: {describe_error(error)}",
                 path=spec.name,

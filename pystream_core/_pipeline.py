@@ -283,7 +283,7 @@ class Pipeline(Generic[In, Out]):
         child = stage.pipeline
         label = self._description.free_name(name, own)
         made = region(child._description, label, options.workers)
-        spec = replace(describe(made, label, own), options=options)
+        spec = replace(describe(made, label, own), options=options, whole=True)
         check_options(made, spec, label)
         child._lend_to(self)
         self._children.append(child)

@@ -140,6 +140,8 @@ class StageSpec:
         around: the stages from which items get past this one, as text; when there are any,
             it must give one item for one.
         polled: what ``make`` gives is a ``PolledStage``.
+        whole: ``make`` is a factory of a pipeline that is placed in one piece, which is told the
+            path of the stage that it is.
     """
 
     path: tuple[str, ...]
@@ -150,6 +152,15 @@ class StageSpec:
     batching: bool = False
     around: str = ""
     polled: bool = False
+    whole: bool = False
+
+    def at(self, path: tuple[str, ...], options: StageOptions) -> StageSpec:
+        """The same at its place in a plan."""
+        make = self.make
+        if self.whole:
+            assert isinstance(make, StageFactory)
+            make = StageFactory(make.make, {**make.options, "path": path})
+        return replace(self, path=path, options=options, make=make)
 
     @property
     def name(self) -> str:
@@ -172,12 +183,14 @@ class Plan:
         segments: ranges of stage indexes that one worker runs back to back. A serial
             pipeline nested in a parallel one is one segment; any other stage its own.
         mode: what the pipeline was turned into.
+        inside: a stage outside stands for the whole of it, and says what comes of its items.
     """
 
     stages: tuple[StageSpec, ...]
     graph: Graph
     segments: tuple[range, ...]
     mode: Mode
+    inside: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -219,11 +232,16 @@ class Entry:
 
 
 class Description:
-    """The stages of one pipeline as the user adds them. Not thread-safe by itself."""
+    """The stages of one pipeline as the user adds them. Not thread-safe by itself.
+
+    Attributes:
+        stands_for: the path of the stage that this pipeline is, where it is placed in one piece.
+    """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.mode: Mode | None = None
+        self.stands_for: tuple[str, ...] = ()
 
     def free_name(self, given: str | None, own: str) -> str:
         """The name of the next stage: the given one, its own, or the next free ``Stage_i``.
@@ -259,7 +277,7 @@ class Description:
         """
         mode = mode or self.mode or "serial"
         laid = _Laid()
-        result = self._lay(laid, (MAIN_PIPELINE_NAME,), None, None, ())
+        result = self._lay(laid, self.stands_for or (MAIN_PIPELINE_NAME,), None, None, ())
         graph = Graph(tuple(each.feed for each in laid.leaves), result)
         stages: list[StageSpec] = []
         segments: list[range] = []
@@ -283,7 +301,13 @@ class Description:
             around = ", ".join(repr(stages[one].name) for one in graph.around(index))
             stages[index] = replace(spec, around=around)
             check_place(stages[index], spec.kind, batching=spec.batching)
-        plan = Plan(stages=tuple(stages), graph=graph, segments=tuple(segments), mode=mode)
+        plan = Plan(
+            stages=tuple(stages),
+            graph=graph,
+            segments=tuple(segments),
+            mode=mode,
+            inside=bool(self.stands_for),
+        )
         return plan, tuple(leaf.entry.keeper for leaf in laid.leaves)
 
     def _lay(
@@ -322,7 +346,7 @@ class Description:
                 if outputs[name] == feed:
                     empty.add(name)
             elif entry.spec is not None:  # pragma: no branch - an entry has one of the two
-                spec = replace(entry.spec, path=path, options=options)
+                spec = entry.spec.at(path, options)
                 outputs[name] = laid.append(_Leaf(spec, entry, inside, feed))
         used = {each for feeders in arranged.values() for each in feeders}
         ends = [name for name in entries if name not in used]

@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from ._errors import PlanError
+from ._errors import PlanError, StageError
+from ._inside import EndedInside
 from ._plan import Description, StageOptions
 from ._stage import Stage, StageFactory
 
@@ -39,14 +40,42 @@ def region(pipeline: Description, label: str, workers: int) -> StageFactory:
     return StageFactory(build, {"parts": _parts(pipeline, label)})
 
 
-def build(parts: tuple[Part, ...]) -> Stage[Any]:
-    """The stage that runs all of them, one after another."""
+def build(parts: tuple[Part, ...], path: tuple[str, ...]) -> Stage[Any]:
+    """The stage that runs all of them, one after another; it has this path."""
+    return Region(_pipeline_of(parts, path))
+
+
+class Region(Stage[Any]):
+    """Runs one item through the pipeline at each call; what ends there it raises as
+    ``EndedInside``, except that ``SKIP`` is ``SKIP``."""
+
+    def __init__(self, stage: Stage[Any]) -> None:
+        self._stage = stage
+
+    def setup(self) -> None:
+        """Set all of them up."""
+        try:
+            self._stage.setup()
+        except StageError as error:
+            raise EndedInside(str(error), path=error.path) from error.__cause__
+
+    def __call__(self, data: Any) -> Any:
+        """Call one after another."""
+        return self._stage(data)
+
+    def cleanup(self) -> None:
+        """Clean all of them up."""
+        self._stage.cleanup()
+
+
+def _pipeline_of(parts: tuple[Part, ...], path: tuple[str, ...] = ()) -> Stage[Any]:
     from ._pipeline import Pipeline
 
     pipeline = Pipeline()
+    pipeline._description.stands_for = path
     for name, stage, options in parts:
         inside = type(stage) is tuple
-        pipeline.add(build(stage) if inside else stage, name=name, **options)
+        pipeline.add(_pipeline_of(stage) if inside else stage, name=name, **options)
     return pipeline.serialize().as_stage()
 
 

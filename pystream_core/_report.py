@@ -19,10 +19,12 @@ class LossReport:
 
     Args:
         interval: seconds between two lines about the same sort of loss.
+        quiet: somebody else names them.
     """
 
-    def __init__(self, interval: float = 1.0) -> None:
+    def __init__(self, interval: float = 1.0, *, quiet: bool = False) -> None:
         self._interval = interval
+        self._quiet = quiet
         self._lock = threading.Lock()  # guards both dictionaries
         self._waiting: dict[str, tuple[int, str]] = {}
         self._quiet_until: dict[str, float] = {}
@@ -34,6 +36,8 @@ class LossReport:
             what: the sort, for example ``MainPipeline__A: dropped (overflow)``.
             example: a detail of this one.
         """
+        if self._quiet:
+            return
         now = monotonic()
         with self._lock:
             count, first = self._waiting.get(what, (0, ""))

@@ -91,7 +91,7 @@ class SerialExecutor(Executor):
             for finished in self._outputs(envelope):
                 run.output(finished)
         except StageError:
-            if envelope.reply is None:
+            if envelope.reply is None or run.plan.inside:
                 raise
             # else the caller finds the failure in the reply
         finally:

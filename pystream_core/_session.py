@@ -164,7 +164,7 @@ class Session:
             self.push = self._short if self.loop is None else None
 
     def _give_up_start(self, error: BaseException) -> None:
-        if isinstance(error, StageError):
+        if isinstance(error, StageError) and not self.plan.inside:
             logger.error("%s", error, exc_info=error.__cause__)
         self.run.halt("start failed")
         if self.run.recorder is not None:

@@ -34,6 +34,7 @@ FLOORS: list[list[str]] = [
     [
         "_graph",
         "_handle",
+        "_inside",
         "_stage",
         "_ledger",
         "_branches",

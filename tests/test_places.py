@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -148,20 +150,189 @@ def test_items_of_a_placed_pipeline_end_as_one_stages(
     assert (statistics.failed, statistics.filtered) == (3, 2)
 
 
-def test_a_failure_in_a_placed_pipeline_names_the_stage(
-    inline_placement: str, pipelines: Make
-) -> None:
-    """The whole's error is caused by that of the stage inside."""
+def picky(n: int) -> Any:
+    """Raises for every third item and filters every fourth."""
+    if n % 3 == 1:
+        raise ValueError(n)
+    return SKIP if n % 4 == 0 else 10 * n
 
-    def broken(n: int) -> int:
+
+def fails_again(failure: StageError) -> Any:
+    """An ``on_error`` that raises itself."""
+    raise KeyError(failure.path)
+
+
+def fate(main: Pipeline, items: Any, caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """What comes of the items: results, the failure that came out of it, bins, log lines."""
+    caplog.clear()
+    results: list[Any] = []
+    failure: Any = None
+    try:
+        for result in main.stream(items):
+            results.append(result)
+    except StageError as error:
+        failure = (str(error), error.path, error.seq, error.item, repr(error.__cause__))
+        failure = (type(error), *failure)
+    main.cleanup()
+    found = main.statistics()
+    bins = (found.completed, found.filtered, found.failed, found.expired, dict(found.dropped))
+    lines = [(each.levelname, each.getMessage()) for each in caplog.records]
+    return [results, failure, bins, lines]
+
+
+INSIDE: dict[str, Any] = {
+    "stop": "stop",
+    "skip": "skip",
+    "retry": Retry(1),
+    "retry, then skip": Retry(1, then="skip"),
+    "sink": lambda _: SKIP,
+    "replacement": lambda failure: (failure.path, type(failure), failure.item),
+    "raises": fails_again,
+}
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_an_exit_inside_a_placed_pipeline_is_a_failure_there(
+    policy: Any, choose: Choose, inline_placement: str, pipelines: Make
+) -> None:
+    """The place is not the thread of the caller. What is let out passes as that of any stage."""
+
+    def exits(n: int) -> int:
+        if n == 1:
+            raise SystemExit(3)
+        return n
+
+    main = pipelines()
+    stage = region(pipelines, (exits, {"name": "B", "on_error": policy}))
+    main.add(stage, "Child", placement=inline_placement)
+    serial = "(serial" in repr(choose(main))
+    if policy == "skip":
+        assert list(main.stream(range(4))) == [0, 2, 3]
+        return
+    with pytest.raises(SystemExit if serial else StageError) as caught:
+        list(main.stream(range(4)))
+    if not serial:
+        assert type(caught.value.__cause__) is SystemExit
+
+
+@pytest.mark.parametrize("policy", INSIDE)
+def test_failures_inside_a_placed_pipeline_are_those_of_any_other(
+    policy: str, inline_placement: str, pipelines: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Policies of the stages inside hold, and path, number, item, cause and log are the same as
+    where the pipeline is not placed."""
+    fates = []
+    for options in ({}, {"placement": inline_placement}):
+        main = pipelines()
+        main.add(lambda n: n, "before")
+        stages = (lambda n: n, {"name": "A"}), (picky, {"name": "B", "on_error": INSIDE[policy]})
+        main.add(region(pipelines, *stages), "Child", **options)
+        main.serialize()
+        fates.append(fate(main, range(9), caplog))
+    assert fates[0] == fates[1]
+    _, failure, (*_, failed, _, _), lines = fates[1]
+    assert failed or policy == "replacement"
+    assert sum("MainPipeline__Child__B" in line for _, line in lines) == len(lines)
+    assert (failure is None) == (policy in ("skip", "retry, then skip", "sink", "replacement"))
+
+
+@pytest.mark.parametrize("whole", ["skip", Retry(1, then="skip"), lambda failure: failure.path])
+def test_what_is_let_out_of_a_placed_pipeline_is_its_own_failure(
+    whole: Any, choose: Choose, inline_placement: str, pipelines: Make
+) -> None:
+    """What ``"stop"`` inside lets out, the policy of the whole decides about."""
+    main = pipelines()
+    stage = region(pipelines, (picky, {"name": "B"}))
+    main.add(stage, "Child", placement=inline_placement, on_error=whole)
+    choose(main)
+    results = list(main.stream(range(6)))
+    replaced = [] if whole == "skip" or isinstance(whole, Retry) else ["MainPipeline__Child__B"]
+    assert results == [*replaced, 20, 30, *replaced, 50]
+    assert main.statistics().failed == (0 if replaced else 2)
+
+
+def test_what_is_settled_in_a_placed_pipeline_is_not_asked_about_outside(
+    choose: Choose, inline_placement: str, pipelines: Make
+) -> None:
+    """Neither called again nor replaced, also when it is settled in a second call."""
+    calls: list[int] = []
+
+    def flaky(n: int) -> int:
+        calls.append(n)
+        if len(calls) == 1:
+            raise KeyError(n)
+        return n
+
+    def bad(n: int) -> int:
         raise ValueError(n)
 
     main = pipelines()
-    main.add(region(pipelines, (broken, {"name": "inner"})), "Child", placement=inline_placement)
-    main.parallelize()
-    with pytest.raises(StageError, match=r"'MainPipeline__Child' raised.*inner") as caught:
-        list(main.stream([1]))
-    assert isinstance(caught.value.__cause__, StageError)
+    stages = (flaky, {}), (bad, {"on_error": "skip"})
+    main.add(region(pipelines, *stages), placement=inline_placement, on_error=Retry(5))
+    choose(main)
+    assert list(main.stream([7])) == []
+    assert calls == [7, 7]
+    assert main.statistics().failed == 1
+
+
+def test_an_item_too_old_inside_a_placed_pipeline_expires(
+    choose: Choose, inline_placement: str, pipelines: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted and named as what it is, and nobody is asked about it."""
+
+    def waits(n: int) -> int:
+        until = perf_counter() + 0.002
+        while perf_counter() < until:
+            pass
+        return n
+
+    main = pipelines()
+    stages = (waits, {}), (lambda n: n, {"name": "B", "max_age": 0.001})
+    main.add(region(pipelines, *stages), "Child", placement=inline_placement, on_error=Retry(2))
+    choose(main)
+    assert list(main.stream(range(3))) == []
+    main.cleanup()
+    found = main.statistics()
+    assert (found.expired, found.failed, found.filtered) == (3, 0, 0)
+    assert all("MainPipeline__Child__B: expired" in line for line in caplog.messages)
+
+
+def test_a_branch_that_skips_does_not_hide_one_that_stops(
+    inline_placement: str, pipelines: Make
+) -> None:
+    """Inside a placed pipeline as anywhere else."""
+
+    def bad(n: int) -> int:
+        raise ValueError(n)
+
+    for first, second in (("skip", "stop"), ("stop", "skip")):
+        main = pipelines()
+        child = region(
+            pipelines,
+            (lambda n: n, {"name": "A"}),
+            (bad, {"name": "B", "after": "A", "on_error": first}),
+            (bad, {"name": "C", "after": "A", "on_error": second}),
+        )
+        main.add(child, "Child", placement=inline_placement)
+        main.serialize()
+        stops = "B" if first == "stop" else "C"
+        with pytest.raises(StageError, match=f"'MainPipeline__Child__{stops}' raised on item 0"):
+            list(main.stream([1]))
+
+
+def test_a_sink_inside_a_placed_pipeline_may_send_the_failure_on(
+    inline_placement: str, pipelines: Make
+) -> None:
+    """It is a StageError like any other: its item and its path travel."""
+    sent: list[bytes] = []
+    main = pipelines()
+    child = region(pipelines, (picky, {"on_error": lambda each: sent.append(pickle.dumps(each))}))
+    main.add(child, "Child", placement=inline_placement)
+    main.serialize()
+    list(main.stream([1]))
+    failure = pickle.loads(sent[0])
+    assert type(failure) is StageError
+    assert (failure.path, failure.item) == ("MainPipeline__Child__Stage_1", 1)
 
 
 def test_workers_have_a_pipeline_each(inline_placement: str, pipelines: Make) -> None:
@@ -221,7 +392,7 @@ def test_a_placed_pipeline_may_branch(inline_placement: str, pipelines: Make) ->
 
 @pytest.mark.parametrize("made", ["placed", "by a factory"])
 def test_a_setup_inside_that_raises_fails_the_start(
-    made: str, inline_placement: str, pipelines: Make
+    made: str, inline_placement: str, pipelines: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As one outside does, not the first item; what was set up before is cleaned up."""
     before = Recorder()
@@ -236,7 +407,11 @@ def test_a_setup_inside_that_raises_fails_the_start(
     else:
         main.add(factory(inner), "Child", on_error="skip")
     main.parallelize()
-    with pytest.raises(StageError, match="no camera"):
+    with pytest.raises(StageError, match="no camera") as caught:
         main.start()
+    if made == "placed":
+        assert caught.value.path == "MainPipeline__Child__Stage_2"
+        assert type(caught.value.__cause__) is ValueError
+        assert len(caplog.messages) == 1
     assert (len(before.setups), len(before.cleanups)) == (1, 1)
     assert before.broken == bad.broken == []

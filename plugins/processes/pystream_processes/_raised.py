@@ -6,7 +6,7 @@ import pickle
 import traceback
 from collections.abc import Sequence
 
-from pystream_core import PyStreamError
+from pystream_core import PyStreamError, StageError
 
 
 class ChildTraceback(Exception):
@@ -22,7 +22,11 @@ class RemoteError(PyStreamError):
 
 
 def enclose(error: BaseException) -> list[bytes]:
-    """The parts of a RAISED message. Never raises."""
+    """The parts of a RAISED message: the exception, the traceback, and of a StageError what caused
+    it, which then is what the traceback is of. Never raises."""
+    if isinstance(error, StageError) and error.__cause__ is not None:
+        cause, said = enclose(error.__cause__)[:2]
+        return [_pickled(error), said, cause]
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException as second:  # its str raises
@@ -49,18 +53,30 @@ def _pickled(error: BaseException) -> bytes:
 
 def disclose(parts: Sequence[bytes | bytearray]) -> BaseException:
     """The exception of a RAISED message, of its original type where that can be had here."""
-    stream, text = parts
+    stream, text, *causes = parts
     said = bytes(text).decode()
-    error: BaseException
+    error = latest = _unpickled(stream, said)
+    for each in causes:
+        cause = _unpickled(each, said)
+        _set_cause(latest, cause)
+        latest = cause
+    _set_cause(latest, ChildTraceback(said))
+    return error
+
+
+def _unpickled(stream: bytes | bytearray, said: str) -> BaseException:
     try:
         error = pickle.loads(stream)
         assert isinstance(error, BaseException)
+        return error
     except KeyboardInterrupt:  # Ctrl-C here
         raise
     except BaseException as second:
-        error = RemoteError(
+        return RemoteError(
             f"{said.rstrip().rpartition(chr(10))[2]} (it cannot be unpickled here: {second!r})"
         )
+
+
+def _set_cause(error: BaseException, cause: BaseException) -> None:
     # What it does when something is set, or asked for its cause, is its own business.
-    BaseException.__dict__["__cause__"].__set__(error, ChildTraceback(said))
-    return error
+    BaseException.__dict__["__cause__"].__set__(error, cause)

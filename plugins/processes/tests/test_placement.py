@@ -24,9 +24,11 @@ from pystream_core import (
     Observer,
     Pipeline,
     PlanError,
+    Retry,
     Stage,
     StageError,
     factory,
+    placement,
 )
 from pystream_core.testing import PATIENCE, Unprintable
 
@@ -413,6 +415,75 @@ def test_an_exception_that_cannot_be_pickled_comes_back_as_text(pipelines: Make)
     for error, said in ((first, "ValueError: with a lock"), (second, "1 and 2")):
         assert isinstance(error, RemoteError)
         assert said in str(error)
+
+
+@pytest.mark.parametrize("policy", ["skip", Retry(1, then="skip"), lambda failure: SKIP])
+def test_a_policy_that_skips_inside_a_region_ends_the_item_only(
+    pipelines: Make, turn: Callable[[Pipeline], Pipeline], policy: Any
+) -> None:
+    """Also where neither what the stage had in hand nor what it raised can be pickled."""
+
+    def breaks(pair: tuple[int, Any]) -> int:
+        if pair[0] == 1:
+            raise Refusing(1, 2)
+        return pair[0]
+
+    inner = pipelines()
+    inner.add(lambda item: (item, threading.Lock()))
+    inner.add(breaks, on_error=policy)
+    pipeline = one(pipelines, inner.serialize().as_stage())
+    with turn(pipeline):
+        assert list(pipeline.stream(range(4))) == [0, 2, 3]
+        assert pipeline.statistics().failed == 1
+
+
+def test_a_failure_in_a_region_is_that_of_the_stage_inside(pipelines: Make) -> None:
+    """Its path, the item's number in the whole pipeline, the cause with its type and its
+    traceback; it is logged once."""
+
+    def breaks(item: int) -> int:
+        if item % 2:
+            raise OSError(item)
+        return item
+
+    inner = pipelines()
+    inner.add(breaks, "inner")
+    stage = inner.serialize().as_stage()
+    told: list[StageError] = []
+    pipeline = one(pipelines, stage, name="whole", on_error=told.append, workers=2)
+    with pipeline.parallelize():
+        list(pipeline.stream(range(40)))
+    assert sorted((each.seq, each.item) for each in told) == [(n, n) for n in range(1, 40, 2)]
+    for each in told:
+        assert str(each) == (
+            f"stage 'MainPipeline__whole__inner' raised on item {each.seq} ({each.item}): "
+            f"OSError: {each.item}"
+        )
+        cause: Any = each.__cause__
+        assert type(cause) is OSError
+        assert "in breaks" in str(cause.__cause__)
+        assert "StageError" not in str(cause.__cause__)
+
+
+def test_what_a_region_skips_stays_in_no_shared_memory(pipelines: Make) -> None:
+    """A failure does not keep the frame that its stage had in hand."""
+    numpy = pytest.importorskip("numpy")
+
+    def breaks(frame: Any) -> Any:
+        raise ValueError
+
+    inner = pipelines()
+    inner.add(lambda frame: frame)
+    inner.add(breaks, on_error="skip")
+    place = placement("process", shared_memory_mb=8)
+    pipeline = pipelines()
+    pipeline.add(inner.serialize().as_stage(), placement=place)
+    with pipeline.parallelize():
+        assert list(pipeline.stream(numpy.zeros(1 << 20, "u1") for _ in range(50))) == []
+        assert pipeline.statistics().failed == 50
+        found = place.shared_memory()
+    assert found.refused == 0
+    assert found.lent <= 1  # the last one's end is told with the next answer
 
 
 def test_what_cannot_travel_fails_its_item_only(
@@ -807,8 +878,8 @@ def test_a_video_is_the_same_with_its_motion_found_in_a_process(tmp_path: Path) 
     line = 'use = "video.motion"\n'
     assert line in text
     videos = []
-    for placement in ("", 'placement = "process"\n'):
-        (tmp_path / "motion.toml").write_text(text.replace(line, line + placement))
+    for place in ("", 'placement = "process"\n'):
+        (tmp_path / "motion.toml").write_text(text.replace(line, line + place))
         subprocess.run(
             [sys.executable, "-m", "pystream", "run", "motion.toml"],
             cwd=tmp_path,
