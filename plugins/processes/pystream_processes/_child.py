@@ -257,8 +257,9 @@ class Child:
 
     def _clean_up(self, message: Message) -> Any:  # noqa: ARG002
         self._drop_outputs()
-        if isinstance(self._stage, Stage):
-            self._stage.cleanup()
+        stage, self._stage = self._stage, None  # files that it has left open are written, too
+        if isinstance(stage, Stage):
+            stage.cleanup()
         return _NO_MORE
 
     # -- shared memory -----------------------------------------------------------------

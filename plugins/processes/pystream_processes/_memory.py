@@ -66,7 +66,7 @@ class Map:
             return False
         for begin in range(self.address, self.address + length, huge):
             ctypes.string_at(begin, 1)  # one small page has to be there
-        if _libc().madvise(self.address, length, _COLLAPSE):
+        if libc().madvise(self.address, length, _COLLAPSE):
             number = ctypes.get_errno()
             if number == errno.EINVAL:  # else it has none just now
                 _refusals.append(number)
@@ -85,7 +85,7 @@ def _map_aligned(descriptor: int, size: int, alignment: int) -> tuple[mmap.mmap,
     begin = -_address(around) % alignment
     protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _FIXED
     wanted = _address(around) + begin
-    if _libc().mmap(wanted, size, protection, flags, descriptor, 0) != wanted:
+    if libc().mmap(wanted, size, protection, flags, descriptor, 0) != wanted:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return around, begin
@@ -105,13 +105,14 @@ def _huge_page() -> int:
 
 
 @functools.cache
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
+def libc() -> Any:
+    """The C library of this process, which keeps the number of an error for ``get_errno``."""
+    found = ctypes.CDLL(None, use_errno=True)
     address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    libc.mmap.restype = address
-    libc.mmap.argtypes = (address, size, number, number, number, ctypes.c_long)
-    libc.madvise.argtypes = (address, size, number)
-    return libc
+    found.mmap.restype = address
+    found.mmap.argtypes = (address, size, number, number, number, ctypes.c_long)
+    found.madvise.argtypes = (address, size, number)
+    return found
 
 
 def view_of(exporter: Any) -> memoryview:

@@ -48,6 +48,7 @@ class Order:
         path: of the stage, as text.
         name: the last part of it.
         recipe: what the process makes the stage of.
+        has_cleanup: there may be one, which is missed when the process has died.
         limits: what it is allowed.
         reserve: where its shared memory comes from.
         read_only: other branches have the same item, so it must not be written to.
@@ -58,6 +59,7 @@ class Order:
     path: str
     name: str
     recipe: bytes
+    has_cleanup: bool
     limits: Limits
     reserve: Reserve
     read_only: bool
@@ -124,11 +126,12 @@ class Placed(PolledStage):
         try:
             process = self._process
             if process is None or process.unsure or not self._caught_up(process):
-                logger.warning(
-                    "the process of stage %r has died, or was killed in a call that did not end, "
-                    "so its cleanup did not run",
-                    self._order.path,
-                )
+                if self._order.has_cleanup:
+                    logger.warning(
+                        "the process of stage %r has died, or was killed in a call that did not "
+                        "end, so its cleanup did not run",
+                        self._order.path,
+                    )
                 return
             self._until = _LONGEST
             self._done(self._exchange(CLEANUP))

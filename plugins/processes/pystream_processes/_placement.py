@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import replace
 
-from pystream_core import Placement, PlanError, Retry, StageSpec
+from pystream_core import Placement, PlanError, Retry, Stage, StageFactory, StageSpec
 
 from ._limits import Limits, limits_of
 from ._pool import PoolStatistics, Reserve
@@ -93,6 +93,7 @@ class ProcessPlacement(Placement):
             path=spec.name,
             name=spec.path[-1],
             recipe=recipe,
+            has_cleanup=isinstance(given, (Stage, StageFactory)),
             limits=limits_of(given, **self._limits),
             reserve=self._reserve,
             read_only=bool(spec.around),

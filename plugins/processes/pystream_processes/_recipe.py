@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ def recipe_of(spec: StageSpec) -> tuple[bytes, Any]:
         PlanError: it cannot be pickled, with the attribute that cannot.
     """
     given: Any = spec.make() if spec.shared else spec.make
+    _take_main_by_value()
     try:
         return cloudpickle.dumps(given, protocol=5), given
     except Exception as error:
@@ -31,6 +33,14 @@ def recipe_of(spec: StageSpec) -> tuple[bytes, Any]:
             f"({type(culprit).__name__}) cannot be pickled: {why}. Make it in setup(), which runs "
             f"in the process, or give the class or factory(...) instead of an object"
         ) from error
+
+
+def _take_main_by_value() -> None:
+    """In a process that multiprocessing has spawned the main program has another name, under
+    which nobody else can import it either."""
+    module = sys.modules.get("__mp_main__")
+    if module is not None and module.__name__ == "__mp_main__":
+        cloudpickle.register_pickle_by_value(module)
 
 
 def make(recipe: bytes) -> Any:

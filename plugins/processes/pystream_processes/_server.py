@@ -9,7 +9,7 @@ It waits for a request, a child's end or the end of the control socket, all at o
 
 from __future__ import annotations
 
-import ctypes
+import atexit
 import os
 import select
 import signal
@@ -20,6 +20,7 @@ import traceback
 from typing import Final
 
 from . import _child
+from ._memory import libc
 
 REQUEST: Final = struct.Struct("<cQ")
 STATUS: Final = struct.Struct("<i")
@@ -99,6 +100,7 @@ class Server:
 
     def _become_child(self, link: int, report: int) -> None:
         code = 70  # EX_SOFTWARE
+        process = os.getpid()
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -107,6 +109,8 @@ class Server:
                 os.close(each)
             _end_with(self._process)
             _child.serve(socket.socket(fileno=link))
+            if os.getpid() == process:  # not something that the stage has forked
+                atexit._run_exitfuncs()  # open logs, daemons of multiprocessing
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -139,7 +143,7 @@ class Server:
 def _end_with(parent: int) -> None:
     """Have the system kill this process when its parent ends, whatever it does then (Linux, see
     PR_SET_PDEATHSIG in prctl(2); elsewhere it ends at its next message)."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    prctl = getattr(libc(), "prctl", None)
     if prctl is not None:
         prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it has ended in this moment

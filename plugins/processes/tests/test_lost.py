@@ -28,6 +28,7 @@ from pystream_core import (
     Retry,
     Stage,
     StageError,
+    StageFactory,
     StageSpec,
     WorkerLost,
     factory,
@@ -268,8 +269,32 @@ def test_a_process_that_dies_idle_costs_nothing(
     assert first != second
     assert "between two items" in caplog.text
     kill(second)
+    caplog.clear()
+    pipeline.cleanup()
+    assert not caplog.messages  # it has no cleanup, so nothing is missed
+
+
+@pytest.mark.parametrize("stage", [factory(lambda: Pids()), lambda: Pids()])
+def test_a_cleanup_that_could_not_run_is_missed(
+    pipelines: Make, caplog: pytest.LogCaptureFixture, stage: Any
+) -> None:
+    """A WARNING tells that its process has died before."""
+    pipeline = one(pipelines, stage if isinstance(stage, StageFactory) else stage())
+    pipeline.serialize()
+    (process,) = pipeline.stream([1])
+    kill(process)
     pipeline.cleanup()
     assert "its cleanup did not run" in caplog.text
+
+
+class Pids(Stage[Any]):
+    """Says where it is."""
+
+    def __call__(self, data: Any) -> int:
+        return os.getpid()
+
+    def cleanup(self) -> None:
+        """Nothing."""
 
 
 def kill(process: int) -> None:
@@ -877,7 +902,8 @@ def test_ctrl_c_in_a_call_that_hangs_is_what_is_raised(
     pipelines: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the block around it, too; that there was no cleanup is a warning."""
-    pipeline = one(pipelines, interrupted_then("hangs"))
+    work = interrupted_then("hangs")
+    pipeline = one(pipelines, factory(lambda: work))
     pipeline.serialize()
     pipeline.run([0])
     with Alarm() as alarm:

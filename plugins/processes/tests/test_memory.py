@@ -942,7 +942,7 @@ def test_a_system_without_huge_pages_is_asked_once(
         return -1
 
     monkeypatch.setattr(_memory, "_refusals", [])
-    monkeypatch.setattr(_memory._libc(), "madvise", refuse)
+    monkeypatch.setattr(_memory.libc(), "madvise", refuse)
     lease = entered.lease(5 * MB)
     assert lease is not None
     assert [lease.segment.map.use_huge_pages() for _ in range(2)] == [False] * 2
@@ -960,7 +960,7 @@ def test_memory_that_cannot_be_mapped_is_not_there(
     """And nothing is left open."""
     before = os.listdir("/proc/self/fd")
     with monkeypatch.context() as patch:
-        patch.setattr(_memory._libc(), "mmap", lambda *_: -1)
+        patch.setattr(_memory.libc(), "mmap", lambda *_: -1)
         assert entered.lease(5 * MB) is None
     assert os.listdir("/proc/self/fd") == before
     assert entered.lease(5 * MB) is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -837,6 +839,91 @@ def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines() == ["once", "[Point(x=2), Point(x=3)] True"]
     assert done.stderr == ""
+
+
+def test_a_process_that_multiprocessing_has_spawned_places_what_its_script_defines(
+    tmp_path: Path,
+) -> None:
+    """Where the main program goes by another name, which nobody else can import."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import multiprocessing
+            from dataclasses import dataclass
+            import pystream_core
+
+            @dataclass
+            class Point:
+                x: int
+
+            def move(point):
+                return Point(point.x + 1)
+
+            def main():
+                pipeline = pystream_core.Pipeline()
+                pipeline.add(move, placement="process")
+                with pipeline.parallelize():
+                    results = list(pipeline.stream([Point(1), Point(2)]))
+                print(__name__, results, isinstance(results[0], Point), flush=True)
+
+            if __name__ == "__main__":
+                child = multiprocessing.get_context("spawn").Process(target=main)
+                child.start()
+                child.join()
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["__mp_main__ [Point(x=2), Point(x=3)] True"]
+    assert done.stderr == ""
+
+
+def test_a_process_ends_as_a_program_does(pipelines: Make, tmp_path: Path) -> None:
+    """After its cleanup: what ``atexit`` knows is called, multiprocessing's daemons end, and a
+    file that the stage has left open is written."""
+
+    class Leaves(Stage[Any]):
+        def setup(self) -> None:
+            self.file = (tmp_path / "open").open("w")
+            atexit.register((tmp_path / "atexit").touch)
+            context = multiprocessing.get_context("fork")
+            self.daemon = context.Process(target=threading.Event().wait, daemon=True)
+            self.daemon.start()
+
+        def __call__(self, data: Any) -> Any:
+            self.file.write(data)
+            return self.daemon.pid
+
+        def cleanup(self) -> None:
+            """It leaves all of that."""
+
+    pipeline = one(pipelines, Leaves)
+    with pipeline.parallelize():
+        (daemon,) = pipeline.stream(["written"])
+        os.kill(daemon, 0)
+    assert (tmp_path / "open").read_text() == "written"
+    assert (tmp_path / "atexit").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(daemon, 0)
+
+
+def test_an_end_that_hangs_is_ended(pipelines: Make) -> None:
+    """By the parent, in bounded time."""
+
+    def work(item: Any) -> Any:
+        atexit.register(threading.Event().wait)
+        return os.getpid()
+
+    pipeline = one(pipelines, work)
+    with pipeline.parallelize():
+        (process,) = pipeline.stream([1])
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
 def test_a_pipeline_file_places_stages(tmp_path: Path) -> None:
