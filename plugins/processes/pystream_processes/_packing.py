@@ -10,13 +10,11 @@ then on.
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-import cloudpickle
-
+from ._classes import pickled
 from ._wire import Part, Range
 
 SMALLEST: Final = 65536  # bytes; smaller buffers are quicker in the pipe than in shared memory
@@ -60,9 +58,7 @@ def pack(value: Any, place: Place) -> tuple[list[Part], bool]:
     if plain:
         stream = pickle.dumps(value, protocol=5, buffer_callback=beside)
     else:
-        file = io.BytesIO()
-        cloudpickle.Pickler(file, protocol=5, buffer_callback=beside).dump(value)
-        stream = file.getbuffer()
+        stream = pickled(value, beside)
     if len(stream) >= SMALLEST:
         buffers.insert(0, memoryview(stream))
         return [place(each) or each for each in buffers], plain

@@ -36,10 +36,10 @@ def enclose(error: BaseException) -> list[bytes]:
 
 
 def _pickled(error: BaseException) -> bytes:
-    import cloudpickle  # the plugin is looked at without it
+    from ._classes import pickled  # the plugin is looked at without cloudpickle
 
     try:
-        stream: bytes = cloudpickle.dumps(error)
+        stream = bytes(pickled(error))
         if type(pickle.loads(stream)) is type(error):
             return stream
     except BaseException:  # its __reduce__, or what makes it again

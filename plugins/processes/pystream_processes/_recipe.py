@@ -13,6 +13,8 @@ import cloudpickle
 
 from pystream_core import PlanError, StageFactory, StageSpec
 
+from ._classes import pickled
+
 _DEPTH: Final = 6  # how far into attributes of attributes a culprit is looked for
 
 
@@ -25,7 +27,7 @@ def recipe_of(spec: StageSpec) -> tuple[bytes, Any]:
     given: Any = spec.make() if spec.shared else spec.make
     _take_main_by_value()
     try:
-        return cloudpickle.dumps(given, protocol=5), given
+        return bytes(pickled(given)), given
     except Exception as error:
         where, culprit, why = _culprit(given, _label(given), error)
         raise PlanError(
@@ -70,7 +72,7 @@ def _culprit(value: Any, where: str, error: Exception) -> tuple[str, Any, Except
 
 def _refusal(value: Any) -> Exception | None:
     try:
-        cloudpickle.dumps(value, protocol=5)
+        pickled(value)
     except Exception as error:
         return error
     return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
+import enum
 import functools
 import logging
 import multiprocessing
@@ -15,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pystream_processes import ChildTraceback, Limits, RemoteError, _records, limits
@@ -277,6 +279,97 @@ def test_branches_get_read_only_items(pipelines: Make) -> None:
     alone = one(pipelines, may_write)
     with alone.parallelize():
         assert list(alone.stream([numpy.zeros(1 << 20, dtype="u1"), numpy.zeros(5)])) == [True] * 2
+
+
+# -- classes that travel by value ------------------------------------------------------
+
+
+def test_a_class_that_travels_by_value_is_left_as_it_is(pipelines: Make) -> None:
+    """Neither what comes back nor what is raised changes the class that it came from, and no
+    other one is made of it."""
+    kinds: list[type] = []
+
+    class Base:
+        def __init_subclass__(cls) -> None:
+            kinds.append(cls)
+
+    class Item(Base):
+        made = 0
+
+        def __init__(self) -> None:
+            type(self).made += 1
+
+    class Wrong(Exception):
+        made = 0
+
+        def __init__(self) -> None:
+            type(self).made += 1
+
+    def work(item: Any) -> Any:
+        if item is None:
+            raise Wrong
+        return item
+
+    def source() -> Iterator[Any]:
+        for _ in range(50):
+            yield Item()
+            Wrong()
+            yield None
+
+    makes = Item.__init__
+    pipeline = one(pipelines, work, on_error=lambda failure: failure.__cause__)
+    with pipeline.parallelize():
+        results = list(pipeline.stream(source()))
+    assert [type(each) for each in results] == [Item, Wrong] * 50
+    assert Item.made == 50
+    assert Item.__init__ is makes
+    assert Wrong.made >= 50
+    assert kinds == [Item]
+
+
+def test_a_class_keeps_its_state_in_the_process(pipelines: Make) -> None:
+    """Each item that comes finds the class as the stage has left it."""
+
+    class Track:
+        number = 5
+
+    def work(item: Track) -> int:
+        Track.number += 1
+        return type(item).number
+
+    pipeline = one(pipelines, work)
+    with pipeline.parallelize():
+        assert list(pipeline.stream(Track() for _ in range(5))) == [6, 7, 8, 9, 10]
+    assert Track.number == 5
+
+
+def test_classes_of_every_kind_are_the_same_ones_here_and_there(pipelines: Make) -> None:
+    """Also those made in the process."""
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    class Pair(NamedTuple):
+        one: Any
+        two: Any
+
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Point:
+        x: int
+
+    def work(item: Any) -> Any:
+        class Inner(Point):
+            pass
+
+        return item, Inner(3), Colour.RED
+
+    items = [Colour.RED, Pair(Point(1), Colour.RED), Point(2)]
+    pipeline = one(pipelines, work)
+    with pipeline.parallelize():
+        results = list(pipeline.stream(items * 2))
+    assert [item for item, _, _ in results] == items * 2
+    assert all(isinstance(inner, Point) and inner.x == 3 for _, inner, _ in results)
+    assert all(colour is Colour.RED for _, _, colour in results)
 
 
 # -- failures --------------------------------------------------------------------------
