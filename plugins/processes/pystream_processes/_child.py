@@ -29,6 +29,7 @@ from ._raised import enclose
 from ._recipe import make
 from ._wire import (
     BEGIN,
+    BEGUN,
     CLEANUP,
     CLOSE,
     END,
@@ -213,7 +214,9 @@ class Child:
 
     def _call(self, message: Message) -> Any:
         try:
-            item = unpack(message.parts(), self._mapping.view, plain=message.plain)
+            parts = message.parts(read_only=self._mapping.read_only)
+            item = unpack(parts, self._mapping.view, plain=message.plain)
+            del parts
         except Exception as error:
             raise TypeError(
                 f"the item cannot be unpickled in the process of the stage: {error}"
@@ -222,6 +225,8 @@ class Child:
             kind = kind_of(item)  # for nothing but an array is plain and has a buffer
             self._item = None if kind is None else (item, kind)
         self._drop_outputs()  # of an item that Ctrl-C has interrupted
+        if message.tell:
+            self._send(BEGUN, ())
         self._start = perf_counter_ns()  # unpickling belongs to the way here
         if not self._expands:
             return self._stage(item)

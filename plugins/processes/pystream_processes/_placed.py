@@ -37,6 +37,8 @@ from ._wire import (
 logger = logging.getLogger("PyStream")
 
 _LONGEST: Final = math.inf
+_ARRIVAL: Final = 30.0  # seconds, of a call with a timeout, until the item is there: its first
+# one may have to import something
 _WEDGED: Final = 0.5  # seconds that the answer to an interrupted call may still take
 
 
@@ -221,9 +223,11 @@ class Placed(PolledStage):
         """Send it to the process, or to a fresh one if that has died since the last item."""
         process = self._usable()
         while True:
-            self._allow(self._order.limits.timeout)
+            self._allow(None if self._order.limits.timeout is None else _ARRIVAL)
             try:
                 process.call(data, wait=wait)
+                if not process.arriving:
+                    self._begin_call()
                 return process
             except Died as error:  # before it had the whole message, so the item is unharmed
                 self._replace(_how(error.exitcode))
@@ -232,6 +236,10 @@ class Placed(PolledStage):
                 raise
             except Exception as error:
                 raise self._refusal(data, error) from error
+
+    def _begin_call(self) -> None:
+        """From now on the call's time counts."""
+        self._allow(self._order.limits.timeout)
 
     def _timed(self, message: Message) -> Message:
         self.span_ns = (message.start_ns, message.end_ns)
@@ -282,7 +290,10 @@ class Placed(PolledStage):
 
     def _start(self) -> None:
         order = self._order
-        self._process = Process(self._pool, self._bell, self._deadline, may_share=order.may_share)
+        begun = None if order.limits.timeout is None else self._begin_call
+        self._process = Process(
+            self._pool, self._bell, self._deadline, begun=begun, may_share=order.may_share
+        )
         self.descriptors = self._process.descriptors
         begin = {
             "path": sys.path,
@@ -358,25 +369,32 @@ class Placed(PolledStage):
         """The call has no answer: be done with the process, and say why."""
         process = self._let_go()
         code = process.lose() if process is not None else None
+        arriving = process is not None and process.arriving
         path, limits = self._order.path, self._order.limits
         if isinstance(error, Died):
             raise WorkerLost(
-                f"the process of stage {path!r} {_how(error.exitcode)}{self._while()}"
+                f"the process of stage {path!r} {_how(error.exitcode)}{self._while(arriving)}"
                 f"{_hint(error.exitcode)}",
                 path=path,
                 exitcode=error.exitcode,
             ) from None
         if not self._in_cleanup and (self._called_off or self._forsaken):
             raise CalledBack from None
+        allowed = "than allowed"
+        if limits.timeout and not self._in_cleanup:
+            seconds = _ARRIVAL if arriving else limits.timeout
+            allowed = f"than {'' if arriving else 'its timeout of '}{seconds:g} s"
         raise WorkerLost(
-            f"the process of stage {path!r} was killed{self._while()}, since that took longer "
-            + (f"than its timeout of {limits.timeout:g} s" if limits.timeout else "than allowed"),
+            f"the process of stage {path!r} was killed{self._while(arriving)}, since that took "
+            f"longer {allowed}",
             path=path,
             exitcode=code,
         ) from None
 
-    def _while(self) -> str:
-        return " during its cleanup" if self._in_cleanup else " while it worked"
+    def _while(self, arriving: bool) -> str:
+        if self._in_cleanup:
+            return " during its cleanup"
+        return " while it unpickled its item" if arriving else " while it worked"
 
     def _end(self, *, lost: bool) -> None:
         process = self._let_go()

@@ -36,6 +36,7 @@ from ._pool import Lease, Pool, Wish
 from ._server import STATUS
 from ._shared import Shared
 from ._wire import (
+    BEGUN,
     FORGET,
     GRANT,
     LOG,
@@ -51,6 +52,7 @@ from ._wire import (
     Part,
     Range,
     frame,
+    telling,
 )
 
 _KILL_PATIENCE: Final = 2.0  # seconds for a killed process to be gone
@@ -82,6 +84,7 @@ class Process:
         pool: where its shared memory comes from.
         bell: rung when ``deadline`` may have changed.
         deadline: until when to wait, as a reading of ``monotonic``; asked again after each ring.
+        begun: called when a call begins that was ``arriving``; None: nobody wants to know.
         may_share: a buffer that is in shared memory already is lent to it as it is, not copied.
 
     Attributes:
@@ -89,16 +92,27 @@ class Process:
             thread may leave it so.
         unsure: the same while a message was only half sent or taken, so that one can no longer
             tell what comes next.
+        arriving: the item of the call is on its way, or being unpickled there. What is known to
+            need no time for that counts as there already.
         descriptors: to wait for, in place of ``receive``.
     """
 
     def __init__(
-        self, pool: Pool, bell: Bell, deadline: Callable[[], float], *, may_share: bool
+        self,
+        pool: Pool,
+        bell: Bell,
+        deadline: Callable[[], float],
+        *,
+        begun: Callable[[], None] | None,
+        may_share: bool,
     ) -> None:
         self._pool = pool
         self._bell = bell
         self._deadline = deadline
+        self._begun = begun
         self._may_share = may_share
+        self._met: set[type] = set()  # plain kinds of items that it has had
+        self.arriving = False
         self._inbox = Inbox()
         self._known: dict[int, int] = {}  # segments that it has mapped, and the size of blocks
         self._generation = pool.generation
@@ -146,6 +160,12 @@ class Process:
         except BaseException:
             self._used.clear()
             raise
+        if self._begun is not None:
+            kind = type(value)
+            self.arriving = not buffers[0][0] & PLAIN or kind not in self._met
+            if self.arriving:  # there may be something to import
+                buffers = telling(buffers)
+                self._met.add(kind)
         self._ask(buffers)
 
     def _framed(self, value: Any, *, wait: bool) -> list[Buffer]:
@@ -227,6 +247,10 @@ class Process:
             _records.handle(message.inline())
         elif message.kind == NOTES:
             self._note(message)
+        elif message.kind == BEGUN:
+            self.arriving = False
+            assert self._begun is not None
+            self._begun()
         else:
             self.owed = self.unsure = False
             return True

@@ -32,8 +32,10 @@ RAISED: Final = 22
 WANT: Final = 23  # asks for a GRANT
 LOG: Final = 24
 NOTES: Final = 25  # which blocks the stage still looks at, and which no more
-# A flag of a VALUE:
+BEGUN: Final = 26  # the item is there, and the stage begins; when that was to be told
+# Flags of a VALUE:
 PLAIN: Final = 128  # nothing can go wrong when it is unpickled, and it is the same each time
+TELL: Final = 64  # when it has been unpickled
 
 _HEADER: Final = struct.Struct("<BHQqq")  # kind, parts, bytes inline, start and end of the call
 _PART: Final = "qQQ"  # segment or -1, offset, length
@@ -63,19 +65,20 @@ class Message:
 
     Attributes:
         kind: one of the above.
-        plain: it is a VALUE with that flag.
+        plain, tell: it is a VALUE with that flag.
         pieces: how many parts it has.
         start_ns, end_ns: when the stage began and ended its work, of an answer.
         data: all of it: header, a table of the parts, and what is inline.
         piece: of a pickle and its one buffer in shared memory, where that lies; else None.
     """
 
-    __slots__ = ("data", "end_ns", "kind", "piece", "pieces", "plain", "start_ns")
+    __slots__ = ("data", "end_ns", "kind", "piece", "pieces", "plain", "start_ns", "tell")
 
     def __init__(self, data: bytes) -> None:
         kind, self.pieces, _, self.start_ns, self.end_ns = _HEADER.unpack_from(data)
-        self.kind = kind & ~PLAIN
+        self.kind = kind & ~(PLAIN | TELL)
         self.plain = kind >= PLAIN
+        self.tell = bool(kind & TELL)
         self.data = data
         self.piece: Range | None = None
         if self.pieces == 2:
@@ -83,9 +86,9 @@ class Message:
             if first < 0 <= second[0]:
                 self.piece = Range(*second)
 
-    def parts(self) -> list[bytes | bytearray | Range]:
+    def parts(self, *, read_only: bool = False) -> list[bytes | bytearray | Range]:
         """Each part: bytes of the message, or where it lies. All but the first may be written
-        to, since arrays are made over them."""
+        to, since arrays are made over them, unless they are to be read only."""
         count, data = self.pieces, self.data
         if self.piece is not None:
             return [data[_PAIR.size :], self.piece]
@@ -98,7 +101,10 @@ class Message:
                 parts.append(Range(segment, offset, length))
                 continue
             end = position + length
-            parts.append(bytearray(memoryview(data)[position:end]) if parts else data[position:end])
+            if parts and not read_only:
+                parts.append(bytearray(memoryview(data)[position:end]))
+            else:
+                parts.append(data[position:end])
             position = end
         return parts
 
@@ -148,6 +154,12 @@ def frame(
     if size < 32768:  # one buffer is sent faster than several
         return [b"".join((header, *inline))]
     return [header, *inline]
+
+
+def telling(buffers: Sequence[Buffer]) -> list[Buffer]:
+    """The buffers of a VALUE, to be told when it has been unpickled."""
+    first, *others = buffers
+    return [bytes((first[0] | TELL,)) + first[1:], *others]
 
 
 def pair(kind: int, head: bytes, piece: Range, start_ns: int = 0, end_ns: int = 0) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import pickle
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from time import monotonic, process_time
 from typing import Any
 
 import pytest
-from pystream_processes import ProcessPlacement, limits
+from pystream_processes import ProcessPlacement, _placed, limits
 from pystream_processes._pool import Pool
 from pystream_processes._process import Process
 from pystream_processes._raised import disclose, enclose
@@ -328,6 +330,73 @@ def test_a_call_that_takes_too_long_is_ended(
         assert list(pipeline.stream([1, "stuck", 3])) == [1, 3]
     assert "was killed while it worked" in str(lost[0].__cause__)
     assert "longer than its timeout of 0.1 s" in str(lost[0].__cause__)
+
+
+SLOW_TO_IMPORT = """
+import os
+import threading
+
+if os.getpid() != {here}:
+    threading.Event().wait(0.4)
+
+class Item:
+    def __init__(self, number):
+        self.number = number
+
+    def __setstate__(self, state):
+        if state["number"] == "stuck" and os.getpid() != {here}:
+            threading.Event().wait(1000)
+        self.__dict__ = state
+"""
+
+
+@pytest.fixture
+def item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Any]]:
+    """Makes items of a class whose module takes longer to import in a process than a call may."""
+    (tmp_path / "slow_to_import.py").write_text(SLOW_TO_IMPORT.format(here=os.getpid()))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("slow_to_import").Item
+    del sys.modules["slow_to_import"]
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_what_a_process_imports_for_its_item_is_no_part_of_the_call(
+    pipelines: Make,
+    turn: Callable[[Pipeline], Pipeline],
+    item: Callable[[Any], Any],
+    stages: int,
+) -> None:
+    """So that a call that takes too long costs its own item only; the timeout holds for each."""
+
+    def work(given: Any) -> Any:
+        if given.number == 2:
+            threading.Event().wait(1000)
+        return given
+
+    lost: list[StageError] = []
+    pipeline = pipelines()
+    for _ in range(stages):
+        pipeline.add(limits(timeout=0.2)(work), on_error=noting(lost), **PLACED)
+    with turn(pipeline):
+        numbers = [each.number for each in pipeline.stream(map(item, range(5)))]
+    assert numbers == [0, 1, 3, 4]
+    assert ["longer than its timeout of 0.2 s" in str(each.__cause__) for each in lost] == [True]
+
+
+def test_an_item_that_is_never_unpickled_is_ended(
+    pipelines: Make,
+    turn: Callable[[Pipeline], Pipeline],
+    item: Callable[[Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a call that takes too long is, but later, and it is said what took so long."""
+    monkeypatch.setattr(_placed, "_ARRIVAL", 0.7)
+    lost: list[StageError] = []
+    pipeline = one(pipelines, limits(timeout=0.1)(lambda each: each.number), on_error=noting(lost))
+    with turn(pipeline):
+        assert list(pipeline.stream(map(item, [1, "stuck", 3]))) == [1, 3]
+    assert "killed while it unpickled its item" in str(lost[0].__cause__)
+    assert "longer than 0.7 s" in str(lost[0].__cause__)
 
 
 def test_limits_of_the_placement_go_before_those_of_the_stage(

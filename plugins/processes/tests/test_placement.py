@@ -264,7 +264,8 @@ def test_a_mode_hands_its_processes_on(pipelines: Make) -> None:
 
 
 def test_branches_get_read_only_items(pipelines: Make) -> None:
-    """So that no follower changes another one's item; a lone stage may write to its own."""
+    """So that no follower changes another one's item, also where there is no shared memory for it;
+    a lone stage may write to its own."""
     numpy = pytest.importorskip("numpy")
 
     def may_write(frame: Any) -> bool:
@@ -274,8 +275,9 @@ def test_branches_get_read_only_items(pipelines: Make) -> None:
     pipeline.add(lambda number: numpy.zeros(number, dtype="u1"), "make")
     pipeline.add(may_write, "a", after="make")
     pipeline.add(may_write, "b", after="make")
-    with pipeline.parallelize(placement="process"):
-        assert list(pipeline.stream([1 << 20])) == [{"a": False, "b": False}]
+    for place in (PLACED, {"placement": placement("process", shared_memory_mb=0)}):
+        with pipeline.parallelize(**place):
+            assert list(pipeline.stream([1 << 20])) == [{"a": False, "b": False}]
     alone = one(pipelines, may_write)
     with alone.parallelize():
         assert list(alone.stream([numpy.zeros(1 << 20, dtype="u1"), numpy.zeros(5)])) == [True] * 2

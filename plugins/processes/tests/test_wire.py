@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import given, strategies as st
-from pystream_processes._wire import PLAIN, VALUE, Inbox, Message, Range, frame
+from pystream_processes._wire import PLAIN, VALUE, Inbox, Message, Range, frame, telling
 
 parts = st.lists(
     st.binary(max_size=200)
@@ -13,7 +13,7 @@ parts = st.lists(
 
 
 @given(
-    messages=st.lists(st.tuples(st.integers(0, 127), st.booleans(), parts), max_size=5),
+    messages=st.lists(st.tuples(st.integers(0, 63), st.booleans(), parts), max_size=5),
     cut=st.integers(1, 100),
 )
 def test_what_is_sent_is_received(messages: list, cut: int) -> None:
@@ -67,6 +67,20 @@ def test_arrays_can_be_made_over_what_was_inline() -> None:
     message = inbox.feed(b"".join(map(bytes, frame(VALUE, [b"pickle", b"buffer"]))))
     assert message is not None
     assert list(map(type, message.parts())) == [bytes, bytearray]
+    assert list(map(type, message.parts(read_only=True))) == [bytes, bytes]
+
+
+@given(plain=st.booleans(), content=parts)
+def test_a_wish_to_be_told_is_no_part_of_the_message(plain: bool, content: list) -> None:
+    """Which comes as it was, and is sent back without it."""
+    buffers = telling(frame(VALUE | PLAIN * plain, content, 5, 6))
+    message = Inbox().feed(b"".join(map(bytes, buffers)))
+    assert message is not None
+    assert message.tell
+    assert (message.kind, message.plain, message.parts()) == (VALUE, plain, content)
+    again = Inbox().feed(message.again(7, 8))
+    assert again is not None
+    assert not again.tell
 
 
 def test_large_parts_are_not_joined() -> None:
