@@ -189,7 +189,8 @@ class Step:
                         if self.failed(parent, error):
                             yield parent
                         return
-                    inside += self._lasted(begin)
+                    begun, now = self._output_times(begin)
+                    start, inside = (start if inside else begun), inside + now - begun
                     ended = True
                     if self.batches:
                         self._span(parent, start, start + inside, "absorbed")
@@ -200,7 +201,8 @@ class Step:
                     run.end(parent, "expanded", self._trace, stage=self.index)
                     return
                 except BaseException as error:
-                    inside += self._lasted(begin)
+                    begun, now = self._output_times(begin)
+                    start, inside = (start if inside else begun), inside + now - begun
                     self._span(parent, start, start + inside, "failed")
                     ended = True
                     if self._last[1] > made:  # nothing from before this item waits any more
@@ -208,12 +210,13 @@ class Step:
                     if self.failed(parent, error):
                         yield parent
                     return
-                inside += self._lasted(begin)
+                begun, now = self._output_times(begin)
+                start, inside = (start if inside else begun), inside + now - begun
                 if value is not SKIP:
                     if self._handles and value is parent.value:
                         retain(value)  # which then has two owners
                     since = self._oldest_ns if self.batches else parent.admitted_ns
-                    child = self._spawn(value, since)
+                    child = self._spawn(value, since, now)
                     del value
                     yield child
                     del child
@@ -236,11 +239,11 @@ class Step:
         else:
             self.drop(parent, reason)
 
-    def _spawn(self, value: Any, admitted_ns: int) -> Envelope:
+    def _spawn(self, value: Any, admitted_ns: int, made_ns: int = 0) -> Envelope:
         seq, number = self._last
         child = Envelope(value, seq, number)
         child.admitted_ns = admitted_ns
-        child.queued_ns = perf_counter_ns() if self._trace else 0
+        child.queued_ns = made_ns or (perf_counter_ns() if self._trace else 0)
         self._last = (seq, number + 1)
         self.counters.spawned += 1
         self.counters.emitted += 1
@@ -540,12 +543,10 @@ class Step:
         # Readings from before belong to an earlier call: this one has not been answered.
         return (begun, ended) if start <= begun <= ended <= end else (start, end)
 
-    def _lasted(self, begin: int) -> int:
-        """Nanoseconds that a call took which the worker began then; 0 when nobody observes."""
-        if self._trace is None:
-            return 0
-        start, end = self._times(begin, perf_counter_ns())
-        return end - start
+    def _output_times(self, begin: int) -> tuple[int, int]:
+        """When the making of an output that the worker has asked for then began and ended; zeros
+        when nobody observes."""
+        return (0, 0) if self._trace is None else self._times(begin, perf_counter_ns())
 
     def _span(self, envelope: Envelope, start: int, end: int, outcome: str) -> None:
         trace = self._trace

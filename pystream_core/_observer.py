@@ -36,7 +36,9 @@ took an item in: a flush has none, though it gives out items that have spans at 
 """
 
 ItemEnd: TypeAlias = tuple[int, int, int, int, str]
-"""One ended item: ``(seq, sub, admitted_ns, ended_ns, bin)`` with a bin of the ledger."""
+"""One ended item: ``(seq, sub, admitted_ns, ended_ns, bin)`` with a bin of the ledger. What has
+come to the reader of a stream is completed, also when he leaves it behind and the ledger says
+dropped."""
 
 _Passage: TypeAlias = tuple[int, Sequence[int], str, bool]
 """The calls that a worker made back to back with one item, not taken apart yet: ``(seq, times,

@@ -93,23 +93,28 @@ class Output:
             stages = len(run.plan.stages)
             run.end(envelope, "completed", self._trace, stage=stages, value=envelope.value)
             return
-        if self._trace is not None:
-            ended = perf_counter_ns()
-            self._trace.item((envelope.seq, envelope.sub, envelope.admitted_ns, ended, "completed"))
+        ended = 0 if self._trace is None else perf_counter_ns()
         if stream is None or envelope.seq < stream.first:
-            self._store(envelope, run)
+            self._store(envelope, run, ended)
             return
         channel = stream.channel
-        if not channel.room and not self._wait_for_reader(channel, envelope, stream, run):
+        if not channel.room and not self._wait_for_reader(channel, envelope, stream, run, ended):
             return
+        if ended:
+            self._record(envelope, ended)
         channel.room -= 1
         run.ledger.streamed += 1  # before the reader, or a sweep, can have it
         channel.items.append(envelope)
         if channel.parked:
             channel.wake()
 
+    def _record(self, envelope: Envelope, ended: int) -> None:
+        """Tell the observers that it has been completed."""
+        assert self._trace is not None
+        self._trace.item((envelope.seq, envelope.sub, envelope.admitted_ns, ended, "completed"))
+
     def _wait_for_reader(
-        self, channel: Channel[Any], envelope: Envelope, stream: Stream, run: Run
+        self, channel: Channel[Any], envelope: Envelope, stream: Stream, run: Run, ended: int
     ) -> bool:
         """True when there is room now; False when the item has gone elsewhere, since nobody
         reads the stream any more."""
@@ -121,9 +126,9 @@ class Output:
                 why = run.reason if envelope.seq < run.floor else "reader left"
                 stages = len(run.plan.stages)
                 run.ledger.lose(stages, why)
-                run.end(envelope, "dropped", None, stage=stages, reason=why)
+                run.end(envelope, "dropped", self._trace, stage=stages, reason=why)
             else:
-                self._store(envelope, run)
+                self._store(envelope, run, ended)
             return False
         return True
 
@@ -201,7 +206,9 @@ class Output:
         release(old)
         return old
 
-    def _store(self, envelope: Envelope, run: Run) -> None:
+    def _store(self, envelope: Envelope, run: Run, ended: int) -> None:
+        if ended:
+            self._record(envelope, ended)
         run.ledger.completed += 1
         self.put(envelope.value)
 

@@ -12,6 +12,7 @@ import pytest
 
 from pystream_core import Observer, Pipeline, RunInfo, Statistics
 from pystream_core._observer import Recorder
+from pystream_core.testing import wait_until
 
 DEADLINE = 5.0
 SPAN = (0, 0, 0, 0, 1, 2, "emitted")
@@ -333,3 +334,19 @@ def test_a_run_is_recorded_whole(method: str) -> None:
         assert outcome == "emitted"
     assert not any("MainPipeline" in name for name in observer.threads)
     assert observer.missing == 0
+
+
+def test_what_waits_for_a_reader_who_leaves_is_recorded_as_dropped() -> None:
+    """It has not come to him. What has, is completed for observers, taken or not."""
+    observer = Collecting()
+    pipeline = Pipeline(observers=[observer])
+    pipeline.add(lambda item: item)
+    with pipeline.parallelize():
+        results = pipeline.stream(range(100))
+        next(results)
+        assert wait_until(lambda: pipeline.statistics().stages[0].emitted == 3)
+        results.close()
+    admitted = pipeline.statistics().admitted
+    assert pipeline.statistics().dropped == {"reader left": admitted - 1}
+    bins = [item[-1] for item in observer.items]
+    assert sorted(bins) == ["completed"] * 2 + ["dropped"] * (admitted - 2)
