@@ -22,7 +22,7 @@ from typing import Any, Final
 from pystream_core import PlanError, Stage, call_kind, flushes
 
 from . import _records
-from ._mapping import Mapping
+from ._mapping import Mapping, Unmapped
 from ._memory import address_of, copy
 from ._packing import kind_of, pack, unpack
 from ._raised import enclose
@@ -42,6 +42,7 @@ from ._wire import (
     RAISED,
     SEGMENT,
     SETUP,
+    UNMAPPED,
     VALUE,
     WANT,
     Buffer,
@@ -53,6 +54,7 @@ from ._wire import (
 )
 
 _NO_MORE: Final = object()
+_UNMAPPED: Final = object()
 _TO_THE_PROGRAM: Final[dict[signal.Signals, Any]] = {  # and what they do in a program by itself
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
@@ -90,7 +92,7 @@ class Child:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._inbox = Inbox()
-        self._descriptors: list[int] = []
+        self._descriptors: list[int | None] = []  # of segments, one each
         self._sending = threading.RLock()
         self._to_send: deque[Sequence[Buffer]] = deque()
         self._in_send = False
@@ -156,6 +158,8 @@ class Child:
         """What to send for a value. Of what lies in shared memory and is plain nothing moves."""
         if value is _NO_MORE:
             return frame(END, (), self._start, end)
+        if value is _UNMAPPED:
+            return frame(UNMAPPED)
         if self._item is not None and value is self._item[0] and kind_of(value) == self._item[1]:
             return [message.again(self._start, end)]  # as it came, whatever has been written to it
         try:
@@ -217,6 +221,8 @@ class Child:
             parts = message.parts(read_only=self._mapping.read_only)
             item = unpack(parts, self._mapping.view, plain=message.plain)
             del parts
+        except Unmapped:
+            return _UNMAPPED
         except Exception as error:
             raise TypeError(
                 f"the item cannot be unpickled in the process of the stage: {error}"
@@ -274,7 +280,7 @@ class Child:
         parent lets us copy it to."""
         address = address_of(view)
         found = self._mapping.find(address, view.nbytes)
-        if found is not None:
+        if found is not None or self._mapping.incomplete:
             return found
         try:
             self._send(WANT, [view.nbytes.to_bytes(8, "little")])
@@ -285,7 +291,10 @@ class Child:
         if not ranges:
             return None
         piece = ranges[0]
-        copy(address, self._mapping.address(piece.segment, piece.offset), view.nbytes)
+        target = self._mapping.address(piece.segment, piece.offset)
+        if target is None:
+            return None
+        copy(address, target, view.nbytes)
         return piece
 
     # -- messages ----------------------------------------------------------------------
@@ -319,12 +328,16 @@ class Child:
                 if self._forked:
                     raise ParentGone
                 try:
-                    piece, descriptors, _, _ = socket.recv_fds(self._link, self._inbox.missing, 16)
+                    piece, descriptors, flags, _ = socket.recv_fds(
+                        self._link, self._inbox.missing, 16
+                    )
                 except ConnectionError:
                     raise ParentGone from None
                 if not piece:
                     raise ParentGone
                 self._descriptors += descriptors
+                if flags & socket.MSG_CTRUNC:  # there was no room for it in this process
+                    self._descriptors.append(None)
                 message = self._inbox.feed(piece)
             if message.kind == SEGMENT:
                 number, block_size = NUMBERS.unpack(message.inline())

@@ -36,7 +36,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
 def pickled(
     value: Any, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None
-) -> memoryview:
+) -> bytes:
     """The pickle of a value.
 
     Raises:
@@ -44,7 +44,7 @@ def pickled(
     """
     file = io.BytesIO()
     _Pickler(file, protocol=5, buffer_callback=buffer_callback).dump(value)
-    return file.getbuffer()
+    return file.getvalue()  # without a copy
 
 
 def _numbered(found: Any) -> str:

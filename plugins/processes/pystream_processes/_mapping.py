@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import errno
+import logging
 import os
 import weakref
 from sys import getrefcount
@@ -11,7 +13,13 @@ from typing import Any, Final, NamedTuple
 from ._memory import Map, view_of
 from ._wire import Range
 
+logger = logging.getLogger("PyStream")
+
 _Key = tuple[int, int]  # segment, block
+
+
+class Unmapped(Exception):
+    """A piece of shared memory that is not to be had here."""
 
 
 class Notes(NamedTuple):
@@ -43,10 +51,11 @@ class Mapping:
 
     Attributes:
         read_only: views must not be written to.
+        incomplete: a segment could not be mapped.
     """
 
     def __init__(self) -> None:
-        self.read_only = False
+        self.read_only = self.incomplete = False
         self._maps: dict[int, tuple[Map, int]] = {}
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
         self._fresh: list[tuple[_Key, Any]] = []  # exporters of views since the last notes
@@ -63,32 +72,60 @@ class Mapping:
         exporters += [watch() for watch in list(self._watches)]
         self._pinned += [each for each in exporters if each is not None]
 
-    def add(self, number: int, block_size: int, descriptor: int) -> None:
-        """Map a segment."""
+    def add(self, number: int, block_size: int, descriptor: int | None) -> None:
+        """Map a segment, if that can be done: the stage may have used up what this process may
+        have, of memory or descriptors.
+
+        Args:
+            descriptor: of its memory; None: there was none left for it.
+        """
         try:
-            found = Map(descriptor, os.fstat(descriptor).st_size)
-        finally:
-            os.close(descriptor)
+            if descriptor is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            try:
+                found = Map(descriptor, os.fstat(descriptor).st_size)
+            finally:
+                os.close(descriptor)
+        except (OSError, MemoryError) as error:
+            if not self.incomplete:
+                logger.warning(
+                    "the process of a stage cannot have shared memory (%s): large items take the "
+                    "pipe there, which takes longer",
+                    error,
+                )
+            self.incomplete = True
+            self._maps.clear()  # the pipe needs memory, too
+            self._starts.clear()
+            return
         self._maps[number] = (found, block_size)
         bisect.insort(self._starts, (found.address, number))
 
     def forget(self, number: int) -> None:
         """The parent has no use for a segment any more."""
-        found, _ = self._maps.pop(number)
-        self._starts.remove((found.address, number))
+        if number in self._maps:
+            found, _ = self._maps.pop(number)
+            self._starts.remove((found.address, number))
 
     def view(self, piece: Range) -> memoryview:
-        """The bytes of a piece; as long as anything looks at them, its block counts as seen."""
+        """The bytes of a piece; as long as anything looks at them, its block counts as seen.
+
+        Raises:
+            Unmapped: its segment could not be mapped.
+        """
         number, offset, length = piece
-        found, block_size = self._maps[number]
+        try:
+            found, block_size = self._maps[number]
+        except KeyError:
+            raise Unmapped from None
         exporter = found.exporter(offset, length)
         self._fresh.append(((number, offset // block_size), exporter))
         view = view_of(exporter)
         return view.toreadonly() if self.read_only else view
 
-    def address(self, segment: int, offset: int) -> int:
-        """Where a piece lies."""
-        return self._maps[segment][0].address + offset
+    def address(self, segment: int, offset: int) -> int | None:
+        """Where a piece lies; None: its segment could not be mapped."""
+        found = self._maps.get(segment)
+        return None if found is None else found[0].address + offset
 
     def find(self, address: int, length: int) -> Range | None:
         """The piece of shared memory that these bytes are, if they are any."""

@@ -21,6 +21,7 @@ SMALLEST: Final = 65536  # bytes; smaller buffers are quicker in the pipe than i
 
 _PLAIN: Final = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)})
 _NUMBERS: Final = frozenset("biufc")  # letters of the types of numbers
+_LAST_NUMBER: Final = 23  # of a type of numpy's own (half floats)
 _MOST_KINDS: Final = 256  # of arrays known by heart; when there are more, begin again
 
 Place: TypeAlias = Callable[[memoryview], Range | None]
@@ -53,8 +54,7 @@ def pack(value: Any, place: Place) -> tuple[list[Part], bool]:
         buffers.append(raw)
         return False
 
-    stream: bytes | memoryview
-    plain = not value.dtype.hasobject if is_array(value) else type(value) in _PLAIN
+    plain = _is_plain(value.dtype) if is_array(value) else type(value) in _PLAIN
     if plain:
         stream = pickle.dumps(value, protocol=5, buffer_callback=beside)
     else:
@@ -128,7 +128,17 @@ def kind_of(array: Any) -> _Kind | None:
     contiguous = flags.c_contiguous or flags.f_contiguous
     if not contiguous or dtype.kind not in _NUMBERS or dtype.metadata is not None:
         return None
+    if dtype.num > _LAST_NUMBER:  # of another package: it says that it is one
+        return None
     return dtype, array.shape, flags.c_contiguous, flags.writeable
+
+
+def _is_plain(dtype: Any) -> bool:
+    """Whether its elements, and what is written beside it, are nothing of the user's."""
+    if dtype.hasobject or dtype.metadata is not None:
+        return False
+    parts = [dtype.base] if dtype.subdtype else [each[0] for each in (dtype.fields or {}).values()]
+    return all(map(_is_plain, parts))
 
 
 def _learn(where: dict[Any, Any], key: Any, value: Any) -> None:

@@ -87,6 +87,7 @@ class Placed(PolledStage):
         self._until = _LONGEST
         self._in_cleanup = False
         self._restarts: deque[float] = deque()
+        self._died = False  # the process has, and not by Ctrl-C or a stop
         self._entered = False
         self.span_ns = (0, 0)
         self._answer: Message | None = None  # of a call that was submitted
@@ -230,6 +231,7 @@ class Placed(PolledStage):
                     self._begin_call()
                 return process
             except Died as error:  # before it had the whole message, so the item is unharmed
+                self._died = True
                 self._replace(_how(error.exitcode))
                 process = self._usable()
             except Late:
@@ -337,11 +339,14 @@ class Placed(PolledStage):
         )
 
     def _restart(self) -> None:
+        """Start a fresh one. Deaths of those before are counted."""
         limits, now = self._order.limits, monotonic()
         restarts = self._restarts
         while restarts and now - restarts[0] > limits.period:
             restarts.popleft()
-        if len(restarts) >= limits.max_restarts:
+        died, self._died = self._died, False
+        if died and len(restarts) >= limits.max_restarts:
+            self._died = True
             raise WorkerLost(
                 f"the process of stage {self._order.path!r} died {len(restarts) + 1} times within "
                 f"{limits.period:g} s, so no other one is started. Look for what kills it "
@@ -349,11 +354,13 @@ class Placed(PolledStage):
                 path=self._order.path,
                 final=True,
             )
-        restarts.append(now)
+        if died:
+            restarts.append(now)
         self._allow(None)
         try:
             self._start()
-        except BaseException:
+        except BaseException as error:
+            self._died = isinstance(error, Exception)
             process = self._let_go()
             if process is not None:
                 process.lose()
@@ -371,6 +378,8 @@ class Placed(PolledStage):
         code = process.lose() if process is not None else None
         arriving = process is not None and process.arriving
         path, limits = self._order.path, self._order.limits
+        called_off = not self._in_cleanup and (self._called_off or self._forsaken)
+        self._died = isinstance(error, Died) or not called_off
         if isinstance(error, Died):
             raise WorkerLost(
                 f"the process of stage {path!r} {_how(error.exitcode)}{self._while(arriving)}"
@@ -378,7 +387,7 @@ class Placed(PolledStage):
                 path=path,
                 exitcode=error.exitcode,
             ) from None
-        if not self._in_cleanup and (self._called_off or self._forsaken):
+        if called_off:
             raise CalledBack from None
         allowed = "than allowed"
         if limits.timeout and not self._in_cleanup:

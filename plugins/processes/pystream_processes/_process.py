@@ -44,6 +44,8 @@ from ._wire import (
     NUMBERS,
     PLAIN,
     SEGMENT,
+    TELL,
+    UNMAPPED,
     VALUE,
     WANT,
     Buffer,
@@ -112,6 +114,8 @@ class Process:
         self._begun = begun
         self._may_share = may_share
         self._met: set[type] = set()  # plain kinds of items that it has had
+        self._asked: Sequence[Buffer] = ()  # the call under way, as it was sent
+        self._blind = False  # it cannot have all shared memory, so its items take the pipe
         self.arriving = False
         self._inbox = Inbox()
         self._known: dict[int, int] = {}  # segments that it has mapped, and the size of blocks
@@ -166,12 +170,13 @@ class Process:
             if self.arriving:  # there may be something to import
                 buffers = telling(buffers)
                 self._met.add(kind)
+        self._asked = buffers
         self._ask(buffers)
 
     def _framed(self, value: Any, *, wait: bool) -> list[Buffer]:
         if type(value) is Shared:
             for lease in value.leases:
-                if lease.segment.pool is not self._pool:  # it is from elsewhere
+                if self._blind or lease.segment.pool is not self._pool:  # it is from elsewhere
                     value = value.resolve()
                     break
                 self._lend(lease)
@@ -247,6 +252,8 @@ class Process:
             _records.handle(message.inline())
         elif message.kind == NOTES:
             self._note(message)
+        elif message.kind == UNMAPPED:
+            self._ask_by_pipe()
         elif message.kind == BEGUN:
             self.arriving = False
             assert self._begun is not None
@@ -255,6 +262,16 @@ class Process:
             self.owed = self.unsure = False
             return True
         return False
+
+    def _ask_by_pipe(self) -> None:
+        """Send the call once more: it cannot have the memory that the item lies in."""
+        self._blind = True
+        asked = Message(b"".join(self._asked))
+        kind = VALUE | PLAIN * asked.plain | TELL * asked.tell
+        self._ask(frame(kind, [self._content(part) for part in asked.parts()]))
+
+    def _content(self, part: bytes | bytearray | Range) -> Buffer:
+        return self._view(part) if isinstance(part, Range) else part
 
     def _fulfilled(self, wish: Wish) -> bool:
         """Whether what it wishes could be answered, with a block or by saying that there is none.
@@ -286,6 +303,7 @@ class Process:
     def settle(self) -> None:
         """The answer has been seen to: let go what went with the question."""
         self._used.clear()
+        self._asked = ()
 
     def _ask(self, buffers: Sequence[Buffer]) -> None:
         self.unsure = True
@@ -307,7 +325,7 @@ class Process:
     # -- shared memory -----------------------------------------------------------------
 
     def _place(self, view: memoryview, *, wait: bool) -> Range | None:
-        put = self._pool.put(view, find=self._may_share, wait=wait)
+        put = None if self._blind else self._pool.put(view, find=self._may_share, wait=wait)
         if put is None:
             return None
         lease, piece = put

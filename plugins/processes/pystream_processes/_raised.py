@@ -39,7 +39,7 @@ def _pickled(error: BaseException) -> bytes:
     from ._classes import pickled  # the plugin is looked at without cloudpickle
 
     try:
-        stream = bytes(pickled(error))
+        stream = pickled(error)
         if type(pickle.loads(stream)) is type(error):
             return stream
     except BaseException:  # its __reduce__, or what makes it again

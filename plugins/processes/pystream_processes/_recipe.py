@@ -27,7 +27,7 @@ def recipe_of(spec: StageSpec) -> tuple[bytes, Any]:
     given: Any = spec.make() if spec.shared else spec.make
     _take_main_by_value()
     try:
-        return bytes(pickled(given)), given
+        return pickled(given), given
     except Exception as error:
         where, culprit, why = _culprit(given, _label(given), error)
         raise PlanError(

@@ -33,6 +33,7 @@ WANT: Final = 23  # asks for a GRANT
 LOG: Final = 24
 NOTES: Final = 25  # which blocks the stage still looks at, and which no more
 BEGUN: Final = 26  # the item is there, and the stage begins; when that was to be told
+UNMAPPED: Final = 27  # asks for the item once more, without shared memory: it has not got that
 # Flags of a VALUE:
 PLAIN: Final = 128  # nothing can go wrong when it is unpickled, and it is the same each time
 TELL: Final = 64  # when it has been unpickled

@@ -967,6 +967,19 @@ def test_an_item_is_not_charged_with_the_one_before(
     assert "Ctrl-C had interrupted" in caplog.text
 
 
+def test_what_ctrl_c_costs_is_no_death_of_the_process(pipelines: Make) -> None:
+    """So it does not count towards those that stop the pipeline."""
+    hanging = limits(timeout=0.05, max_restarts=1)(interrupted_then("hangs"))
+    pipeline = one(pipelines, hanging)
+    pipeline.serialize()
+    pipeline.run([0])
+    with Alarm() as alarm:
+        for _ in range(3):
+            alarm.within(0.02, lambda: pipeline.forward("first"))
+            assert list(pipeline.stream([1])) == [1]
+    assert alarm.rings == 3
+
+
 def test_ctrl_c_in_a_call_that_hangs_is_what_is_raised(
     pipelines: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

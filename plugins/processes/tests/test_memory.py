@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pystream_processes import ProcessPlacement, _memory, _pool, shared_memory
 from pystream_processes._memory import Map, address_of, copy
+from pystream_processes._packing import SMALLEST, kind_of
 from pystream_processes._pool import Pool, PoolStatistics, Wish, pool
 from pystream_processes._shared import Shared
 
@@ -698,6 +700,107 @@ def no_descriptors() -> Iterator[None]:
         for each in held:
             os.close(each)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class Bounded(Stage[Any]):
+    """Allows its process a little more memory than that has."""
+
+    def setup(self) -> None:
+        import numpy as np
+
+        np.ones(1)
+        lines = Path("/proc/self/status").read_text().splitlines()
+        used = next(int(line.split()[1]) for line in lines if line.startswith("VmSize"))
+        resource.setrlimit(resource.RLIMIT_AS, (used * 1024 + 32 * MB,) * 2)
+
+    def __call__(self, data: Any) -> Any:
+        return data + 1
+
+    def cleanup(self) -> None:
+        """Nothing."""
+
+
+class Crowded(Stage[Any]):
+    """Has used up the descriptors of its process."""
+
+    def setup(self) -> None:
+        import numpy as np
+
+        np.ones(1)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        self.held: list[int] = []
+        try:
+            while True:
+                self.held.append(os.dup(0))
+        except OSError:
+            pass
+
+    def __call__(self, data: Any) -> Any:
+        return data + 1
+
+    def cleanup(self) -> None:
+        for each in self.held:
+            os.close(each)
+
+
+@pytest.mark.parametrize("stage", [Bounded, Crowded])
+@pytest.mark.parametrize("stages", [1, 3])
+def test_a_process_that_cannot_have_shared_memory_takes_the_pipe(
+    pipelines: Make, caplog: pytest.LogCaptureFixture, stage: type, stages: int
+) -> None:
+    """For items and for results, and nothing is lost; one WARNING tells."""
+    pipeline = placed(pipelines, *([same] * (stages // 2)), stage, *([in_place] * (stages // 2)))
+    sizes = [k % 15 * 2 * SMALLEST + SMALLEST for k in range(60)]
+    found = list(pipeline.stream(numpy.full(size, 5, "u1") for size in sizes))
+    assert [each.size for each in found] == sizes
+    expected = 6 + stages // 2
+    assert all((each == expected).all() for each in found)
+    assert sum("cannot have shared memory" in line for line in caplog.messages) == 1
+
+
+def test_what_a_process_cannot_have_is_asked_for_again(pipelines: Make) -> None:
+    """Also several arrays in one item, with what is beside them, and a read-only one."""
+    pipeline = placed(pipelines, Echo)
+    arrays = [numpy.arange(SMALLEST * (each + 1), dtype="u4") for each in range(3)]
+    arrays[1].flags.writeable = False
+    item = {"arrays": arrays, "beside": "text", "again": arrays[0]}
+    for _ in range(2):
+        (found,) = pipeline.stream([item])
+        assert found["beside"] == "text"
+        assert found["again"] is found["arrays"][0]
+        for got, given in zip(found["arrays"], arrays, strict=True):
+            assert numpy.array_equal(got, given)
+
+
+class Echo(Crowded):
+    """Gives out what it gets."""
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+
+def test_arrays_whose_type_holds_something_of_the_programs_are_pickled_by_value(
+    pipelines: Make,
+) -> None:
+    """As any other item is, small and large ones, also in a field."""
+
+    class Unit:
+        name = "m"
+
+    unit = numpy.dtype("f8", metadata={"unit": Unit()})
+    pipeline = placed(pipelines, lambda array: (array.dtype.fields or {"v": [array.dtype]})["v"][0])
+    for dtype in (unit, numpy.dtype([("v", unit)])):
+        for size in (5, 50_000):
+            (found,) = pipeline.stream([numpy.zeros(size, dtype)])
+            assert found.metadata["unit"].name == "m"
+
+
+def test_a_number_of_another_package_is_no_number_of_numpys() -> None:
+    """Which says that it is one, but has no buffer (float8_e5m2 of ml_dtypes)."""
+    array = numpy.zeros(3)
+    assert kind_of(array) is not None
+    strange = SimpleNamespace(kind="f", metadata=None, num=256)
+    assert kind_of(SimpleNamespace(flags=array.flags, dtype=strange, shape=array.shape)) is None
 
 
 @pytest.mark.parametrize("behind", [(), (same,)], ids=["alone", "row"])
