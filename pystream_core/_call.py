@@ -285,8 +285,9 @@ class Step:
                 stopped = isinstance(error, PyStreamError)  # and whoever stops bounds the wait
                 try:
                     patience = None if stopped else _INTERRUPTED_PATIENCE
-                    while not outcomes and reply.wait_answer(patience):
-                        pass
+                    while True:
+                        if outcomes or not reply.wait_answer(patience):
+                            break
                 finally:  # also when Ctrl-C comes again
                     if not outcomes:
                         self._leave_behind(left_behind, outcomes)

@@ -186,10 +186,10 @@ class Chain:
                 self._in_hand = envelope
                 handed_on = step.call(envelope)
                 self._in_hand = None
-                if handed_on:
-                    out = self._hand_out(envelope, position)
-                    if out is not None:
-                        yield out
+                out = self._hand_out(envelope, position) if handed_on else None
+                if out is None:
+                    continue
+                yield out
         except BaseException as error:  # the rest of this item is not worked on any more
             self._in_hand = None
             why = "reader left" if isinstance(error, GeneratorExit) else ANOTHER_BRANCH

@@ -210,10 +210,9 @@ def _distributions() -> list[_Found]:
         points: list[tuple[str, str, str]] = []
         try:
             with foreign("its entry points cannot be read"):
+                ours = filter(lambda point: point.group in _KINDS, dist.entry_points)
                 points = [
-                    (_KINDS[point.group], str(point.name), str(point.value))
-                    for point in dist.entry_points
-                    if point.group in _KINDS
+                    (_KINDS[point.group], str(point.name), str(point.value)) for point in ours
                 ]
         except Broken as error:
             broken = error

@@ -342,6 +342,27 @@ class Ledger:
             if last is not None:
                 self._doubled[last] -= 1
 
+    def mend(self, reason: str) -> None:
+        """Count items that have no bin as dropped, where they were lost: an interrupt can come
+        between any step and its count. For stages that follow one another, at a moment when
+        nothing is in flight.
+        """
+        with self._lock:
+            figures = self._read()
+            sent = self.admitted
+            for index, stage in enumerate(figures.stages):
+                self._lose_rest(index, reason, sent - stage.received, stage.lost_before)
+                if stage.in_hand > 0:
+                    self._workers[index][0].drop(reason, stage.in_hand)
+                sent = stage.emitted
+            last = len(self.paths)
+            self._lose_rest(last, reason, sent - figures.completed, figures.lost_at_the_end)
+
+    def _lose_rest(self, index: int, reason: str, missing: int, lost: Mapping[str, int]) -> None:
+        rest = missing - sum(lost.values())
+        if rest > 0:
+            self.lose(index, reason, rest)
+
     def snapshot(self) -> Statistics:
         """The figures of this moment; ``in_flight`` is derived from the others."""
         if self._final is not None:

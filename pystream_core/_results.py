@@ -86,7 +86,9 @@ class FedResults:
         began = 0  # when the first of the results that are timed together was taken
         left = timed = 1  # results until the clock is read; what it was when they began
         try:
-            while not self._ended:
+            while True:
+                if self._ended:
+                    break
                 try:
                     found = take()
                 except IndexError:
@@ -243,13 +245,13 @@ def own_results(
         results: of ``Executor.iterate``.
         source: closed when the reader leaves early.
         on_start: claims the stream, raises when another one is open.
-        on_end: gives the claim back.
+        on_end: gives the claim back, if there is one.
         was_cut: whether the closer has closed ``results``.
         check: raises when the session has ended.
         keep_alive: the pipeline, which is not to be collected while its stream is read.
     """
-    on_start(results)
     try:
+        on_start(results)
         yield from results
     except GeneratorExit:
         close_source(source)

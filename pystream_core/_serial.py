@@ -88,12 +88,14 @@ class SerialExecutor(Executor):
                 self._flush(overdue=True)
             if not run.accept(envelope):
                 return False
-            for finished in self._outputs(envelope):
-                run.output(finished)
+            self._bring_out(self._outputs(envelope))
         except StageError:
             if envelope.reply is None or run.plan.inside:
                 raise
             # else the caller finds the failure in the reply
+        except BaseException:
+            self._mend()
+            raise
         finally:
             self._end_turn()
         return True
@@ -135,8 +137,9 @@ class SerialExecutor(Executor):
                     try:
                         for stage in steps:
                             item = stage(item)
-                            if item is SKIP or run.halted:
-                                break
+                            if item is not SKIP and not run.halted:
+                                continue
+                            break
                         else:
                             through = True
                     except BaseException as error:
@@ -155,11 +158,15 @@ class SerialExecutor(Executor):
                     envelope.admitted_ns, envelope.queued_ns = times[0], times[-1]
                 del item
                 try:
-                    for finished in chain.after(self._passed_to(), envelope, raised):
-                        run.output(finished)
+                    self._bring_out(chain.after(self._passed_to(), envelope, raised))
                 finally:
                     del raised  # else this frame and the exception hold each other
                 return True
+            except StageError:
+                raise
+            except BaseException:
+                self._mend()
+                raise
             finally:
                 self._steps = None
                 turn.owner = None
@@ -186,6 +193,11 @@ class SerialExecutor(Executor):
         try:
             self._chain.position = _IN_SOURCE
             yield
+        except (GeneratorExit, StageError):
+            raise
+        except BaseException:
+            self._mend()
+            raise
         finally:
             self._steps = None
             self._chain.position = 0
@@ -249,8 +261,9 @@ class SerialExecutor(Executor):
                 try:
                     for stage in steps:
                         value = stage(value)
-                        if value is SKIP or run.halted:
-                            break
+                        if value is not SKIP and not run.halted:
+                            continue
+                        break
                     else:
                         through = True
                 except BaseException as error:
@@ -312,9 +325,10 @@ class SerialExecutor(Executor):
                 for stage in steps:
                     value = stage(value)
                     note(perf_counter_ns())
-                    if value is SKIP or run.halted:
-                        outcome = "filtered" if value is SKIP else "emitted"
-                        break
+                    if value is not SKIP and not run.halted:
+                        continue
+                    outcome = "filtered" if value is SKIP else "emitted"
+                    break
                 else:
                     through = True
             except BaseException as error:
@@ -355,12 +369,27 @@ class SerialExecutor(Executor):
                     value = taken(value)
                 yield value
                 del value
-        except GeneratorExit:
-            if isinstance(outputs, Generator):  # left to its destructor, a Ctrl-C in it is lost
-                outputs.close()
+        except BaseException:
+            _close(outputs)
             raise
         if run.halted:
             raise run.refusal()
+
+    def _bring_out(self, outputs: Iterable[Envelope]) -> None:
+        """Hand everything that comes of an item to the output."""
+        take = self._run.output
+        try:
+            for finished in outputs:
+                take(finished)
+        except BaseException:
+            _close(outputs)
+            raise
+
+    def _mend(self) -> None:
+        """Ctrl-C, or what else a signal handler raises, may have come where an item was in no
+        bin yet. With the turn in hand nothing else is under way."""
+        if self._run.linear:
+            self._run.ledger.mend("interrupted")
 
     def drain(self, timeout: float | None) -> bool:
         try:
@@ -483,6 +512,13 @@ class SerialExecutor(Executor):
         thread that called it."""
         for instance in self._instances if self._orphaned else ():
             instance.come_back(clean_up=not self._keep)
+
+
+def _close(outputs: Iterable[Envelope]) -> None:
+    """What is left of them is counted now: its destructor may come late, and Ctrl-C in that is
+    lost."""
+    if isinstance(outputs, Generator):
+        outputs.close()
 
 
 def _name_stuck_cleanup(path: str, seconds: float) -> None:

@@ -217,7 +217,7 @@ class Session:
     def _check_use(self, what: str) -> None:
         self.check()
         self.raise_loop_error()
-        if self._results is not None or self._own_parts is not None:
+        if self._results is not None or self._own_open():
             raise PipelineBusy(
                 f"a stream() of this pipeline is open: read it to its end or close it before {what}"
             )
@@ -369,7 +369,7 @@ class Session:
             own = own_results(
                 *parts,
                 on_start=lambda _: self._open_own(parts),
-                on_end=self._end_own,
+                on_end=lambda: self._end_own(parts),
                 was_cut=lambda: self._own_cut,
                 check=self.check,
                 keep_alive=keep_alive,
@@ -410,7 +410,15 @@ class Session:
             self._own_parts = parts
             self.readable = False
 
-    def _end_own(self) -> None:
+    def _own_open(self) -> bool:
+        """Whether a stream of an executor without threads is. Ctrl-C may have kept the end of one
+        from giving its claim back."""
+        parts = self._own_parts
+        return parts is not None and getattr(parts[0], "gi_frame", parts) is not None
+
+    def _end_own(self, parts: tuple[Any, Any]) -> None:
+        if self._own_parts is not None and self._own_parts is not parts:  # another one is open
+            return
         self._own_parts = None
         self._be_readable()
         self.close_if_asked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import graphlib
 import importlib
 import inspect
@@ -373,6 +374,54 @@ def test_what_an_entry_point_names_is_exported(folder: str) -> None:
         for target in groups.get(group, {}).values():
             module, name = target.split(":")
             assert offered.get(name) is getattr(importlib.import_module(module), name)
+
+
+def _guarded(tree: ast.AST) -> Iterator[tuple[int, int]]:
+    """The lines of each block whose end must see an interrupt."""
+    for node in ast.walk(tree):
+        whatever = isinstance(node, ast.Try) and (
+            node.finalbody
+            or any(
+                each.type is None or "BaseException" in ast.unparse(each.type)
+                for each in node.handlers
+            )
+        )
+        if whatever or isinstance(node, ast.With):
+            yield node.body[0].lineno, node.body[-1].end_lineno or 0  # type: ignore[attr-defined]
+
+
+def _unguarded_jumps(code: types.CodeType) -> Iterator[tuple[types.CodeType, int, int]]:
+    """Jumps back that are in no guarded block: where, with the lines of the jump and its target."""
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from _unguarded_jumps(each)
+    table = dis._parse_exception_table(code)  # type: ignore[attr-defined]
+    steps = {each.offset: each for each in dis.get_instructions(code)}
+    for offset, step in steps.items():
+        if step.opname == "JUMP_BACKWARD" and not any(
+            entry.start <= offset < entry.end for entry in table
+        ):
+            source, target = step.positions, steps[step.argval].positions
+            if source and target and source.lineno and target.lineno:
+                yield code, source.lineno, target.lineno
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="these versions guard every jump")
+@pytest.mark.parametrize("package", ["pystream_core", "pystream_threads", "pystream_processes"])
+def test_ctrl_c_finds_every_handler(package: str) -> None:
+    """From Python 3.12 on, a jump back to the head of a loop that a condition ends with is in no
+    ``try`` and no ``with`` around that: Ctrl-C there skips their ends, and a lock stays taken.
+    ``while condition`` ends so, and ``for`` with an ``if`` at its end; ``while True`` and
+    ``continue`` do not."""
+    wrong = []
+    for path in sorted(PACKAGES[package].glob("*.py")):
+        text = path.read_text()
+        guarded = list(_guarded(ast.parse(text)))
+        for code, line, head in _unguarded_jumps(compile(text, str(path), "exec")):
+            for begin, end in guarded:
+                if begin >= code.co_firstlineno and begin <= line <= end and begin <= head <= end:
+                    wrong.append(f"{path.name}:{line} {code.co_name}")
+    assert not wrong
 
 
 def test_every_error_of_the_core_is_exported() -> None:

@@ -314,7 +314,9 @@ class Child:
                 return
             self._in_send = True
             try:
-                while self._to_send:
+                while True:
+                    if not self._to_send:
+                        break
                     for buffer in self._to_send.popleft():
                         self._link.sendall(buffer)
             finally:

@@ -429,7 +429,9 @@ class PlacedGenerator(Placed):
         del data
         ended = False
         try:
-            while message.kind != END:
+            while True:
+                if message.kind == END:
+                    break
                 ended = message.kind == RAISED
                 yield self._value(message)
                 message = self._ask_for(NEXT)

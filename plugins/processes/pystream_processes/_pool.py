@@ -206,7 +206,9 @@ class Pool:
                 self.refuse()
                 return None
             deadline = monotonic() + _PATIENCE
-            while found is None:
+            while True:
+                if found is not None:
+                    break
                 left = deadline - monotonic()
                 if self._starved or left <= 0:
                     self.refuse(starved=True)
@@ -315,7 +317,7 @@ class Pool:
     def stale(self, known: set[int]) -> list[int]:
         """Which of these segments are gone."""
         with self._lock:
-            return [number for number in known if number not in self._segments]
+            return list(known.difference(self._segments))
 
     def statistics(self) -> PoolStatistics:
         """Figures of now. Takes no lock: a destructor may ask wherever memory is allocated."""

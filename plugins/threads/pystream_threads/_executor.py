@@ -237,7 +237,9 @@ class ThreadsExecutor(Executor):
         with self._front:
             if self._shut:
                 raise self._run.refusal()
-            while not channel.room:
+            while True:
+                if channel.room:
+                    break
                 lot = channel.ask(0)
                 if lot is None:
                     return None

@@ -118,9 +118,9 @@ class Sequencer:
     def sweep(self) -> list[Envelope | Mark]:
         """Results and marks whose turn never came. For the closer."""
         with self._lock:
-            left = [outcome for outcome, _ in self._ready.values() if outcome is not None]
+            ready = list(self._ready.values())
             self._ready.clear()
-        return left
+        return [outcome for outcome, _ in ready if outcome is not None]
 
     def _release_ready(self) -> None:
         while True:

@@ -1,0 +1,157 @@
+"""Ctrl-C at any line of the serial path: every item has its bin, and the pipeline goes on."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import pystream_core
+from pystream_core import SKIP, Observer, Pipeline
+from pystream_core._ledger import Ledger
+from pystream_core.testing import broken_law
+
+CORE = Path(pystream_core.__file__).parent
+MODULES = {str(CORE / f"{name}.py") for name in ("_serial", "_chain", "_call", "_executor")}
+# Where no signal is looked at: there is no call there and no jump back, or nothing but a queue that
+# does not block. (The entry of _end_turn is the one exception, some ten nanoseconds.)
+TURN = {"_take_turn", "_end_turn", "_open_stream", "_clean_up_orphans"}
+QUIET = {
+    "try:",
+    "return True",
+    "run = self._run",
+    "self._end_turn()",
+    "self._steps = None",
+    "turn.owner = None",
+    "give(None)",
+    "if turn.closed:",
+}
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at a line of the serial path, counted from the first one."""
+
+    def __init__(self, pipeline: Pipeline, at: int) -> None:
+        session = pipeline._session
+        assert session is not None
+        self._turn: Any = session.executor._turn  # type: ignore[attr-defined]
+        self._left = at
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        if code.co_filename not in MODULES or code.co_name in TURN:
+            return None
+        line = linecache.getline(code.co_filename, frame.f_lineno).strip()
+        if event != "line" or self._turn.owner is None or line in QUIET or self.where:
+            return self
+        self._left -= 1
+        if self._left < 0:
+            self.where = f"{Path(code.co_filename).name}:{frame.f_lineno}"
+            raise KeyboardInterrupt
+        return self
+
+
+def double(n: int) -> Iterator[int]:
+    """A generator stage."""
+    yield n
+    yield n
+
+
+def some(n: int) -> Any:
+    """Filters and fails."""
+    if n % 3 == 1:
+        raise ValueError(n)
+    return SKIP if n % 3 == 2 else n
+
+
+def same(n: int) -> int:
+    """An item as it is."""
+    return n
+
+
+def streams(pipeline: Pipeline) -> None:
+    """A short stream, read to its end."""
+    for _ in pipeline.stream(range(4)):
+        pass
+
+
+def forwards(pipeline: Pipeline) -> None:
+    """A few items, one by one."""
+    for n in range(4):
+        pipeline.forward(n)
+
+
+@pytest.mark.parametrize("use", [streams, forwards])
+@pytest.mark.parametrize("observed", [False, True], ids=["", "observed"])
+@pytest.mark.parametrize("stages", [(same, same), (same, some, same), (same, double, same)])
+def test_every_item_has_a_bin_wherever_ctrl_c_comes(
+    stages: tuple[Callable[[int], Any], ...], observed: bool, use: Callable[[Pipeline], None]
+) -> None:
+    """The ledger adds up afterwards, nothing is in flight, and the next items come through."""
+    pipeline = Pipeline(observers=[Observer()] if observed else [])
+    for number, stage in enumerate(stages):
+        pipeline.add(stage, f"S{number}", on_error="skip")
+    pipeline.serialize()
+    pipeline.start()
+    before, tried = sys.gettrace(), 0
+    while True:
+        interrupt = Interrupt(pipeline, tried)
+        sys.settrace(interrupt)
+        try:
+            use(pipeline)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        statistics = pipeline.statistics()
+        assert not broken_law(statistics), interrupt.where
+        if not interrupt.where:
+            break
+        tried += 1
+    assert tried > 20
+    assert set(statistics.dropped) <= {"interrupted", "reader left"}
+    assert list(pipeline.stream([0]))
+    pipeline.cleanup()
+
+
+def test_a_stream_whose_end_was_interrupted_is_closed(pipelines: Callable[..., Pipeline]) -> None:
+    """Ctrl-C as its claim was to be given back does not keep the next one out."""
+    pipeline = pipelines()
+    pipeline.add(same)
+    pipeline.serialize()
+    session: Any = pipeline._session
+
+    def interrupted(*_: Any) -> None:
+        del session._end_own
+        raise KeyboardInterrupt
+
+    session._end_own = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        list(pipeline.stream([1]))
+    assert list(pipeline.stream([2])) == [2]
+    assert pipeline.forward(3)
+
+
+def test_what_is_missing_is_counted_where_it_was_lost() -> None:
+    """Before a stage, in it, and before the output."""
+    ledger = Ledger(["A", "B"])
+    first, second = ledger.counters(0), ledger.counters(1)
+    ledger.admitted = 6
+    first.received, first.emitted = 5, 4
+    second.received, second.emitted = 3, 3
+    ledger.completed = 2
+    ledger.mend("interrupted")
+    statistics = ledger.snapshot()
+    assert not broken_law(statistics)
+    assert not ledger.violations()
+    assert statistics.dropped == {"interrupted": 4}
+    assert [dict(each.lost_before) for each in statistics.stages] == [{"interrupted": 1}] * 2
+    assert dict(statistics.stages[0].dropped) == {"interrupted": 1}
+    ledger.mend("interrupted")
+    assert ledger.snapshot() == statistics
