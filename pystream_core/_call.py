@@ -604,7 +604,7 @@ class Step:
         try:
             raise failure
         finally:
-            del failure, error  # else this frame and the exception hold each other
+            del failure, error, raised  # else this frame and the exception hold each other
 
     def _skip(self, envelope: Envelope, failure: StageError) -> None:
         if isinstance(failure, EndedInside):

@@ -44,7 +44,7 @@ def pickled(
     """
     file = io.BytesIO()
     _Pickler(file, protocol=5, buffer_callback=buffer_callback).dump(value)
-    return file.getvalue()  # without a copy
+    return file.getvalue()
 
 
 def _numbered(found: Any) -> str:

@@ -37,8 +37,8 @@ from ._wire import (
 logger = logging.getLogger("PyStream")
 
 _LONGEST: Final = math.inf
-_ARRIVAL: Final = 30.0  # seconds, of a call with a timeout, until the item is there: its first
-# one may have to import something
+_ARRIVAL: Final = 30.0  # seconds, of a call with a shorter timeout, until the item is there: its
+# first one may have to import something
 _WEDGED: Final = 0.5  # seconds that the answer to an interrupted call may still take
 
 
@@ -224,7 +224,7 @@ class Placed(PolledStage):
         """Send it to the process, or to a fresh one if that has died since the last item."""
         process = self._usable()
         while True:
-            self._allow(None if self._order.limits.timeout is None else _ARRIVAL)
+            self._allow(self._arrival())
             try:
                 process.call(data, wait=wait)
                 if not process.arriving:
@@ -238,6 +238,11 @@ class Placed(PolledStage):
                 raise
             except Exception as error:
                 raise self._refusal(data, error) from error
+
+    def _arrival(self) -> float | None:
+        """Seconds until an item has to be there; None: as long as it takes."""
+        timeout = self._order.limits.timeout
+        return None if timeout is None else max(timeout, _ARRIVAL)
 
     def _begin_call(self) -> None:
         """From now on the call's time counts."""
@@ -391,8 +396,9 @@ class Placed(PolledStage):
             raise CalledBack from None
         allowed = "than allowed"
         if limits.timeout and not self._in_cleanup:
-            seconds = _ARRIVAL if arriving else limits.timeout
-            allowed = f"than {'' if arriving else 'its timeout of '}{seconds:g} s"
+            allowed = f"than its timeout of {limits.timeout:g} s"
+            if arriving:
+                allowed = f"than {self._arrival():g} s"
         raise WorkerLost(
             f"the process of stage {path!r} was killed{self._while(arriving)}, since that took "
             f"longer {allowed}",
