@@ -369,8 +369,8 @@ class SerialExecutor(Executor):
                     value = taken(value)
                 yield value
                 del value
-        except BaseException:
-            _close(outputs)
+        except BaseException as error:
+            _close(outputs, error)
             raise
         if run.halted:
             raise run.refusal()
@@ -381,8 +381,8 @@ class SerialExecutor(Executor):
         try:
             for finished in outputs:
                 take(finished)
-        except BaseException:
-            _close(outputs)
+        except BaseException as error:
+            _close(outputs, error)
             raise
 
     def _mend(self) -> None:
@@ -514,11 +514,14 @@ class SerialExecutor(Executor):
             instance.come_back(clean_up=not self._keep)
 
 
-def _close(outputs: Iterable[Envelope]) -> None:
-    """What is left of them is counted now: its destructor may come late, and Ctrl-C in that is
-    lost."""
+def _close(outputs: Iterable[Envelope], error: BaseException) -> None:
+    """What is left of them ends now, by this error: their destructor may come late, and Ctrl-C in
+    that is lost."""
     if isinstance(outputs, Generator):
-        outputs.close()
+        try:
+            outputs.throw(error)
+        except BaseException:  # this one, or what it has caused
+            pass
 
 
 def _name_stuck_cleanup(path: str, seconds: float) -> None:

@@ -7,6 +7,7 @@ records) whole; it is held while the socket takes them, and guards ``_to_send`` 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pickle
@@ -268,9 +269,12 @@ class Child:
 
     def _clean_up(self, message: Message) -> Any:  # noqa: ARG002
         self._drop_outputs()
-        stage, self._stage = self._stage, None  # files that it has left open are written, too
-        if isinstance(stage, Stage):
-            stage.cleanup()
+        stage, self._stage = self._stage, None  # a file that it has left open is written, too
+        try:
+            if isinstance(stage, Stage):
+                stage.cleanup()
+        finally:
+            atexit._run_exitfuncs()  # daemons of multiprocessing, logs that are open
         return _NO_MORE
 
     # -- shared memory -----------------------------------------------------------------

@@ -12,6 +12,7 @@ import io
 import pickle
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ import cloudpickle
 _class_of: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _number_of: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _complete: weakref.WeakSet[Any] = weakref.WeakSet()  # all that is in them is
+# Those made here last: between two items nothing else may hold a class, and what the stage keeps in
+# it. Bounded, since a function may make one at each call.
+_latest: deque[Any] = deque(maxlen=1024)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
@@ -60,6 +64,7 @@ def _begin(number: str, make: Callable[..., Any], arguments: tuple[Any, ...]) ->
     if found is None:
         found = _class_of.setdefault(number, make(*arguments))
         _number_of[found] = number
+        _latest.append(found)
     return found
 
 

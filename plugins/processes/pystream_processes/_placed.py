@@ -246,7 +246,8 @@ class Placed(PolledStage):
 
     def _begin_call(self) -> None:
         """From now on the call's time counts."""
-        self._allow(self._order.limits.timeout)
+        if not self._in_cleanup:  # which waits for the end of an interrupted call in its own way
+            self._allow(self._order.limits.timeout)
 
     def _timed(self, message: Message) -> Message:
         self.span_ns = (message.start_ns, message.end_ns)
@@ -322,7 +323,7 @@ class Placed(PolledStage):
                 "was killed, since a message was cut off (by Ctrl-C, or for lack of memory),"
             )
         elif process is not None and process.owed:
-            self._allow(self._order.limits.timeout)
+            self._allow(self._arrival() if process.arriving else self._order.limits.timeout)
             if not self._caught_up(process):
                 if self._called_off or self._forsaken:
                     self._lost(Late())

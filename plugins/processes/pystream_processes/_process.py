@@ -31,7 +31,7 @@ from pystream_core import Bell
 
 from . import _records
 from ._launcher import close_in_forked_child, launcher
-from ._packing import pack, unpack
+from ._packing import is_array, pack, unpack
 from ._pool import Lease, Pool, Wish
 from ._server import STATUS
 from ._shared import Shared
@@ -59,6 +59,7 @@ from ._wire import (
 
 _KILL_PATIENCE: Final = 2.0  # seconds for a killed process to be gone
 _LOOK: Final = 1 << 18  # bytes; as much as a socket holds
+_MOST_KINDS: Final = 256  # of plain items that are known
 _SOON: Final = 0.002  # seconds until somebody may have given a block back
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
@@ -113,7 +114,7 @@ class Process:
         self._deadline = deadline
         self._begun = begun
         self._may_share = may_share
-        self._met: set[type] = set()  # plain kinds of items that it has had
+        self._met: set[object] = set()  # plain kinds of items that it has had
         self._asked: Sequence[Buffer] = ()  # the call under way, as it was sent
         self._blind = False  # it cannot have all shared memory, so its items take the pipe
         self.arriving = False
@@ -165,11 +166,12 @@ class Process:
             self._used.clear()
             raise
         if self._begun is not None:
-            kind = type(value)
+            kind = _kind_of(value)
             self.arriving = not buffers[0][0] & PLAIN or kind not in self._met
             if self.arriving:  # there may be something to import
                 buffers = telling(buffers)
-                self._met.add(kind)
+                if len(self._met) < _MOST_KINDS:
+                    self._met.add(kind)
         self._asked = buffers
         self._ask(buffers)
 
@@ -474,6 +476,13 @@ class Process:
     def __del__(self) -> None:
         if getattr(self, "_open", False):
             self.close()
+
+
+def _kind_of(value: Any) -> object:
+    """Plain values of one kind need the same things to be imported."""
+    if type(value) is Shared:
+        return value.message.parts()[0]
+    return type(value), str(value.dtype) if is_array(value) else ""
 
 
 def _wanted(message: Message) -> int:

@@ -9,7 +9,6 @@ It waits for a request, a child's end or the end of the control socket, all at o
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 import signal
@@ -100,7 +99,6 @@ class Server:
 
     def _become_child(self, link: int, report: int) -> None:
         code = 70  # EX_SOFTWARE
-        process = os.getpid()
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -109,8 +107,6 @@ class Server:
                 os.close(each)
             _end_with(self._process)
             _child.serve(socket.socket(fileno=link))
-            if os.getpid() == process:  # not something that the stage has forked
-                atexit._run_exitfuncs()  # open logs, daemons of multiprocessing
             code = 0
         except BaseException:
             traceback.print_exc()

@@ -383,6 +383,40 @@ def test_what_a_process_imports_for_its_item_is_no_part_of_the_call(
     assert ["longer than its timeout of 0.2 s" in str(each.__cause__) for each in lost] == [True]
 
 
+def test_each_kind_of_shared_item_may_have_something_to_import(pipelines: Make) -> None:
+    """Bytes in shared memory are there at once; that says nothing of the first array."""
+    numpy = pytest.importorskip("numpy")
+
+    def give(number: int) -> Any:
+        return bytes(200_000) if not number else numpy.zeros(200_000, "u1")
+
+    def imports(given: Any) -> bool:
+        return "numpy" in sys.modules
+
+    pipeline = pipelines()
+    pipeline.add(give, **PLACED)
+    pipeline.add(limits(timeout=0.03)(imports), **PLACED)
+    pipeline.parallelize()
+    assert list(pipeline.stream(range(3))) == [False, True, True]
+
+
+def test_ctrl_c_while_an_item_arrives_costs_that_item_only(
+    pipelines: Make, item: Callable[[Any], Any]
+) -> None:
+    """Neither its process, nor more time than the end of any interrupted call at the clean-up."""
+    pipeline = one(pipelines, limits(timeout=0.2)(lambda given: os.getpid()))
+    pipeline.serialize()
+    (process,) = pipeline.stream([1])
+    with Alarm() as alarm:
+        alarm.within(0.1, lambda: pipeline.forward(item(1)))
+        assert list(pipeline.stream([2])) == [process]
+        alarm.within(0.1, lambda: pipeline.forward(item("stuck")))
+    began = monotonic()
+    pipeline.cleanup()
+    assert monotonic() - began < 5
+    assert alarm.rings == 2
+
+
 def test_an_item_that_is_never_unpickled_is_ended(
     pipelines: Make,
     turn: Callable[[Pipeline], Pipeline],
@@ -799,7 +833,7 @@ def test_random_kills_under_load(pipelines: Make, kills: int, policy: Any) -> No
         for _ in range(kills):
             assert wait_until(lambda: pids - set(killed))
             victim = rng.choice(sorted(pids - set(killed)))
-            os.kill(victim, signal.SIGKILL)
+            kill(victim)  # and it is gone, so that no clean-up can meet it alive
             killed.append(victim)
             before = pipeline.statistics().completed
             assert wait_until(lambda: pipeline.statistics().completed > before + 2)  # noqa: B023

@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import enum
 import functools
+import gc
 import logging
 import multiprocessing
 import os
@@ -34,7 +35,7 @@ from pystream_core import (
     factory,
     placement,
 )
-from pystream_core.testing import PATIENCE, Unprintable
+from pystream_core.testing import PATIENCE, Unprintable, wait_until
 
 Make = Callable[..., Pipeline]
 
@@ -343,6 +344,24 @@ def test_a_class_keeps_its_state_in_the_process(pipelines: Make) -> None:
     with pipeline.parallelize():
         assert list(pipeline.stream(Track() for _ in range(5))) == [6, 7, 8, 9, 10]
     assert Track.number == 5
+
+
+def test_a_class_outlives_its_items_in_the_process(pipelines: Make) -> None:
+    """What is kept in it does not go with the garbage between two of them."""
+
+    class Track:
+        seen = 0
+
+    def work(item: Any) -> int:
+        kind = type(item)
+        kind.seen += 1
+        found: int = kind.seen
+        gc.collect()
+        return found
+
+    pipeline = one(pipelines, work)
+    with pipeline.parallelize():
+        assert list(pipeline.stream(Track() for _ in range(5))) == [1, 2, 3, 4, 5]
 
 
 def test_classes_of_every_kind_are_the_same_ones_here_and_there(pipelines: Make) -> None:
@@ -1007,18 +1026,28 @@ def test_a_process_ends_as_a_program_does(pipelines: Make, tmp_path: Path) -> No
         os.kill(daemon, 0)
 
 
-def test_an_end_that_hangs_is_ended(pipelines: Make) -> None:
-    """By the parent, in bounded time."""
+def test_what_runs_at_the_end_of_a_process_is_part_of_the_cleanup(
+    pipelines: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its log records arrive; when it hangs, it is left behind, named, and ended."""
 
     def work(item: Any) -> Any:
-        atexit.register(threading.Event().wait)
+        if item == "log":
+            atexit.register(logging.getLogger("atexit").warning, "the end")
+        else:
+            atexit.register(threading.Event().wait)
         return os.getpid()
 
     pipeline = one(pipelines, work)
     with pipeline.parallelize():
-        (process,) = pipeline.stream([1])
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+        list(pipeline.stream(["log"]))
+    assert "the end" in caplog.messages
+    pipeline = one(pipelines, work, name="hangs")
+    pipeline.parallelize(stuck_timeout=0.1)
+    (process,) = pipeline.stream(["hang"])
+    pipeline.cleanup()
+    assert any("left behind" in line and "hangs" in line for line in caplog.messages)
+    assert wait_until(lambda: not Path(f"/proc/{process}").exists())
 
 
 def test_a_pipeline_file_places_stages(tmp_path: Path) -> None:
