@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ _SELDOM = 64
 
 _FREE = None  # the token of a baton that nobody holds
 _CLOSED = object()
+_WHILE = 0.02  # seconds; from taking a token to saying so takes less than a microsecond
 
 
 class ChannelClosed(Exception):
@@ -357,6 +358,11 @@ class Baton:
     ``tokens``, sets ``owner``, looks at ``closed``; clears ``owner``, puts None back, and calls
     ``tell_closer`` if ``closed`` is set by then. Another token is put back: it is closed.
 
+    Ctrl-C comes at the end of a call of C or at the beginning of one of Python, so in the thread
+    that it comes to, whatever is to be done in any case is done without one in between: from the
+    token to ``owner``, and from the ``finally`` to the token's return. Only the end of the taking
+    itself remains; see ``mend``.
+
     ``close`` only posts to a queue, so it may run in a destructor and while the lock is held.
 
     Why ``wait_free`` cannot miss the release: the closer sets ``closed`` before it looks at
@@ -381,6 +387,7 @@ class Baton:
         Raises:
             ChannelClosed: it was closed.
         """
+        me = get_ident()
         try:
             if timeout is None:
                 token = self.tokens.get()
@@ -388,12 +395,16 @@ class Baton:
                 token = self.tokens.get_nowait()
             else:
                 token = self.tokens.get(True, min(timeout, TIMEOUT_MAX))
+            if token is _FREE:
+                self.owner = me
         except Empty:
             return False
+        except BaseException:
+            self.mend()
+            raise
         if token is _CLOSED:
             self.tokens.put(_CLOSED)
             raise ChannelClosed
-        self.owner = get_ident()
         if self.closed:
             self.release()
             raise ChannelClosed
@@ -405,6 +416,21 @@ class Baton:
         self.tokens.put(_FREE)
         if self.closed:
             self.tell_closer()
+
+    def mend(self) -> None:
+        """Ctrl-C has come as the caller waited for the baton, or just as he had taken it.
+
+        It is he who has it if for a while nobody holds it and it is not to be had: then it is
+        given back. Blocks for that while at most.
+        """
+        until = monotonic() + _WHILE
+        while True:
+            if self.owner is not None or not self.tokens.empty():
+                return
+            if monotonic() >= until:
+                break
+            sleep(_WHILE / 10)
+        self.tokens.put(_FREE)
 
     def tell_closer(self) -> None:
         """The baton has been given back after it was closed. Never blocks."""

@@ -6,7 +6,6 @@ import logging
 import threading
 from _thread import get_ident
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from operator import length_hint
 from queue import Empty
 from time import perf_counter_ns
@@ -80,10 +79,11 @@ class SerialExecutor(Executor):
         self._started = True
 
     def admit(self, envelope: Envelope, timeout: float | None) -> bool:
-        if not self._take_turn(timeout):
-            return False
-        run = self._run
+        run, turn, me = self._run, self._turn, get_ident()
+        self._refuse_nested()
         try:
+            if not self._take_turn(timeout):
+                return False
             if self._chain.timed:
                 self._flush(overdue=True)
             if not run.accept(envelope):
@@ -94,10 +94,16 @@ class SerialExecutor(Executor):
                 raise
             # else the caller finds the failure in the reply
         except BaseException:
-            self._mend()
+            if turn.owner == me:
+                self._mend()
             raise
         finally:
-            self._end_turn()
+            if turn.owner == me:  # see Baton for why there is no call for that
+                turn.owner = None
+                turn.tokens.put(None)
+                if turn.closed:
+                    turn.tell_closer()
+                    self._clean_up_orphans()
         return True
 
     def pusher(self) -> Push | None:
@@ -113,15 +119,22 @@ class SerialExecutor(Executor):
         take, give = turn.tokens.get_nowait, turn.tokens.put
 
         def push(item: Any, wanted: Callable[[], bool] | None = None) -> bool | None:
+            me = get_ident()
+            mine = False
             try:
-                token = take()
-            except Empty:  # somebody has the turn, perhaps this very thread
-                return None
-            if token is not None:  # closed
-                give(token)
-                return None
-            turn.owner = get_ident()
-            try:
+                try:
+                    token = take()
+                    if token is None:
+                        turn.owner = me
+                        mine = True
+                except Empty:  # somebody has the turn, perhaps this very thread
+                    return None
+                except BaseException:
+                    turn.mend()
+                    raise
+                if token is not None:  # closed
+                    give(token)
+                    return None
                 if run.halted or turn.closed:
                     return None
                 if wanted is not None and not wanted():
@@ -165,15 +178,17 @@ class SerialExecutor(Executor):
             except StageError:
                 raise
             except BaseException:
-                self._mend()
+                if mine:
+                    self._mend()
                 raise
             finally:
-                self._steps = None
-                turn.owner = None
-                give(None)
-                if turn.closed:
-                    turn.tell_closer()
-                    self._clean_up_orphans()
+                if mine:  # see Baton for why there is no call for that
+                    self._steps = None
+                    turn.owner = None
+                    give(None)
+                    if turn.closed:
+                        turn.tell_closer()
+                        self._clean_up_orphans()
 
         return push
 
@@ -186,28 +201,15 @@ class SerialExecutor(Executor):
             return self._iterate_recorded(source, stages, trace)
         return self._iterate_plain(source, stages)
 
-    @contextmanager
-    def _open_stream(self) -> Iterator[None]:
-        """Hold the turn as long as a stream is open."""
-        self._take_turn(None)
-        try:
-            self._chain.position = _IN_SOURCE
-            yield
-        except (GeneratorExit, StageError):
-            raise
-        except BaseException:
-            self._mend()
-            raise
-        finally:
-            self._steps = None
-            self._chain.position = 0
-            self._end_turn()
-
     def _iterate_any(self, source: Iterable[Any]) -> Iterator[Any]:
-        with self._open_stream():
+        turn, me = self._turn, get_ident()
+        self._refuse_nested()
+        try:
+            self._take_turn(None)
+            self._chain.position = _IN_SOURCE
             try:
                 for item in source:
-                    if self._turn.closed:
+                    if turn.closed:
                         raise self._run.refusal()
                     if self._chain.timed:
                         yield from self._complete(self._flushed(overdue=True))
@@ -224,6 +226,21 @@ class SerialExecutor(Executor):
                     left = isinstance(error, GeneratorExit)
                     self._forget_held("reader left" if left else "interrupted")
                 raise
+        except (GeneratorExit, StageError):
+            raise
+        except BaseException:
+            if turn.owner == me:
+                self._mend()
+            raise
+        finally:
+            if turn.owner == me:  # see Baton for why there is no call for that
+                self._steps = None
+                self._chain.position = 0
+                turn.owner = None
+                turn.tokens.put(None)
+                if turn.closed:
+                    turn.tell_closer()
+                    self._clean_up_orphans()
 
     def _forget_held(self, reason: str) -> None:
         run = self._run
@@ -248,8 +265,11 @@ class SerialExecutor(Executor):
         time, see docs/performance.md; with an envelope and a call for each stage it was nine
         times.)"""
         run, chain = self._run, self._chain
-        ledger, turn = run.ledger, self._turn
-        with self._open_stream():
+        ledger, turn, me = run.ledger, self._turn, get_ident()
+        self._refuse_nested()
+        try:
+            self._take_turn(None)
+            self._chain.position = _IN_SOURCE
             for value in source:
                 if run.halted or turn.closed:
                     raise run.refusal()
@@ -279,15 +299,33 @@ class SerialExecutor(Executor):
                 outputs = chain.after(self._passed_to(), envelope, raised)
                 yield from self._complete(outputs)
                 chain.position = _IN_SOURCE
+        except (GeneratorExit, StageError):
+            raise
+        except BaseException:
+            if turn.owner == me:
+                self._mend()
+            raise
+        finally:
+            if turn.owner == me:  # see Baton for why there is no call for that
+                self._steps = None
+                self._chain.position = 0
+                turn.owner = None
+                turn.tokens.put(None)
+                if turn.closed:
+                    turn.tell_closer()
+                    self._clean_up_orphans()
 
     def _iterate_recorded(
         self, source: Iterable[Any], stages: _Stages, trace: Trace
     ) -> Iterator[Any]:
         """The same with an observer."""
         run, chain = self._run, self._chain
-        ledger, turn = run.ledger, self._turn
+        ledger, turn, me = run.ledger, self._turn, get_ident()
         bring = self._recording(stages, trace)
-        with self._open_stream():
+        self._refuse_nested()
+        try:
+            self._take_turn(None)
+            self._chain.position = _IN_SOURCE
             for value in source:
                 if run.halted or turn.closed:
                     raise run.refusal()
@@ -306,6 +344,21 @@ class SerialExecutor(Executor):
                 outputs = chain.after(self._passed_to(), envelope, raised)
                 yield from self._complete(outputs)
                 chain.position = _IN_SOURCE
+        except (GeneratorExit, StageError):
+            raise
+        except BaseException:
+            if turn.owner == me:
+                self._mend()
+            raise
+        finally:
+            if turn.owner == me:  # see Baton for why there is no call for that
+                self._steps = None
+                self._chain.position = 0
+                turn.owner = None
+                turn.tokens.put(None)
+                if turn.closed:
+                    turn.tell_closer()
+                    self._clean_up_orphans()
 
     def _recording(self, stages: _Stages, trace: Trace) -> _Bring:
         """What brings one item through plain stages and records that: one clock reading for each
@@ -403,7 +456,8 @@ class SerialExecutor(Executor):
         try:
             self._flush()
         finally:
-            self._end_turn()
+            self._turn.release()
+            self._clean_up_orphans()
         return True
 
     def shut(self) -> None:
@@ -491,21 +545,20 @@ class SerialExecutor(Executor):
             if run.arrive(output, chain.position, envelope, self._trace):
                 yield envelope
 
-    def _take_turn(self, timeout: float | None) -> bool:
+    def _refuse_nested(self) -> None:
+        """A thread that has the turn cannot take it."""
         if self._turn.mine() or (self._loops and any(loop.here() for loop in self._loops)):
             raise PipelineBusy(
                 "this thread is inside a stage (or an open stream) of this very serial pipeline: "
                 "a stage cannot forward to its own pipeline; use parallelize(), or return the item"
             )
+
+    def _take_turn(self, timeout: float | None) -> bool:
         try:
             return self._turn.acquire(timeout)
         except ChannelClosed:
             refusal = self._run.refusal()
             raise refusal from refusal.__cause__  # its own cause stays
-
-    def _end_turn(self) -> None:
-        self._turn.release()
-        self._clean_up_orphans()
 
     def _clean_up_orphans(self) -> None:
         """If the closer left before this call came back: its stage is cleaned up here, in the
