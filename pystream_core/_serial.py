@@ -570,11 +570,15 @@ class SerialExecutor(Executor):
 def _close(outputs: Iterable[Envelope], error: BaseException) -> None:
     """What is left of them ends now, by this error: their destructor may come late, and Ctrl-C in
     that is lost."""
-    if isinstance(outputs, Generator):
-        try:
-            outputs.throw(error)
-        except BaseException:  # this one, or what it has caused
-            pass
+    if not isinstance(outputs, Generator):
+        return
+    if isinstance(error, GeneratorExit):
+        outputs.close()
+        return
+    try:
+        outputs.throw(error)
+    except BaseException:  # this one, or what it has caused
+        pass
 
 
 def _name_stuck_cleanup(path: str, seconds: float) -> None:
