@@ -1134,3 +1134,4 @@ def test_a_span_has_the_times_of_the_process(stage: Any) -> None:
     ((_, _, _, queued, start, end, _),) = observer.spans
     assert begin <= queued < start < end
     assert end - start < took / 2
+    assert start - queued > took / 4
