@@ -93,17 +93,15 @@ class SerialExecutor(Executor):
             if envelope.reply is None or run.plan.inside:
                 raise
             # else the caller finds the failure in the reply
-        except BaseException:
-            if turn.owner == me:
-                self._mend()
+        except BaseException as error:
+            self._mend(error)
             raise
         finally:
             if turn.owner == me:  # see Baton for why there is no call for that
                 turn.owner = None
                 turn.tokens.put(None)
                 if turn.closed:
-                    turn.tell_closer()
-                    self._clean_up_orphans()
+                    self._tell_closer()
         return True
 
     def pusher(self) -> Push | None:
@@ -175,11 +173,9 @@ class SerialExecutor(Executor):
                 finally:
                     del raised  # else this frame and the exception hold each other
                 return True
-            except StageError:
-                raise
-            except BaseException:
+            except BaseException as error:
                 if mine:
-                    self._mend()
+                    self._mend(error)
                 raise
             finally:
                 if mine:  # see Baton for why there is no call for that
@@ -187,8 +183,7 @@ class SerialExecutor(Executor):
                     turn.owner = None
                     give(None)
                     if turn.closed:
-                        turn.tell_closer()
-                        self._clean_up_orphans()
+                        self._tell_closer()
 
         return push
 
@@ -226,11 +221,8 @@ class SerialExecutor(Executor):
                     left = isinstance(error, GeneratorExit)
                     self._forget_held("reader left" if left else "interrupted")
                 raise
-        except (GeneratorExit, StageError):
-            raise
-        except BaseException:
-            if turn.owner == me:
-                self._mend()
+        except BaseException as error:
+            self._mend(error)
             raise
         finally:
             if turn.owner == me:  # see Baton for why there is no call for that
@@ -239,8 +231,7 @@ class SerialExecutor(Executor):
                 turn.owner = None
                 turn.tokens.put(None)
                 if turn.closed:
-                    turn.tell_closer()
-                    self._clean_up_orphans()
+                    self._tell_closer()
 
     def _forget_held(self, reason: str) -> None:
         run = self._run
@@ -299,11 +290,8 @@ class SerialExecutor(Executor):
                 outputs = chain.after(self._passed_to(), envelope, raised)
                 yield from self._complete(outputs)
                 chain.position = _IN_SOURCE
-        except (GeneratorExit, StageError):
-            raise
-        except BaseException:
-            if turn.owner == me:
-                self._mend()
+        except BaseException as error:
+            self._mend(error)
             raise
         finally:
             if turn.owner == me:  # see Baton for why there is no call for that
@@ -312,8 +300,7 @@ class SerialExecutor(Executor):
                 turn.owner = None
                 turn.tokens.put(None)
                 if turn.closed:
-                    turn.tell_closer()
-                    self._clean_up_orphans()
+                    self._tell_closer()
 
     def _iterate_recorded(
         self, source: Iterable[Any], stages: _Stages, trace: Trace
@@ -344,11 +331,8 @@ class SerialExecutor(Executor):
                 outputs = chain.after(self._passed_to(), envelope, raised)
                 yield from self._complete(outputs)
                 chain.position = _IN_SOURCE
-        except (GeneratorExit, StageError):
-            raise
-        except BaseException:
-            if turn.owner == me:
-                self._mend()
+        except BaseException as error:
+            self._mend(error)
             raise
         finally:
             if turn.owner == me:  # see Baton for why there is no call for that
@@ -357,8 +341,7 @@ class SerialExecutor(Executor):
                 turn.owner = None
                 turn.tokens.put(None)
                 if turn.closed:
-                    turn.tell_closer()
-                    self._clean_up_orphans()
+                    self._tell_closer()
 
     def _recording(self, stages: _Stages, trace: Trace) -> _Bring:
         """What brings one item through plain stages and records that: one clock reading for each
@@ -438,10 +421,11 @@ class SerialExecutor(Executor):
             _close(outputs, error)
             raise
 
-    def _mend(self) -> None:
+    def _mend(self, error: BaseException) -> None:
         """Ctrl-C, or what else a signal handler raises, may have come where an item was in no
         bin yet. With the turn in hand nothing else is under way."""
-        if self._run.linear:
+        usual = isinstance(error, (GeneratorExit, StageError))
+        if self._run.linear and self._turn.mine() and not usual:
             self._run.ledger.mend("interrupted")
 
     def drain(self, timeout: float | None) -> bool:
@@ -559,6 +543,11 @@ class SerialExecutor(Executor):
         except ChannelClosed:
             refusal = self._run.refusal()
             raise refusal from refusal.__cause__  # its own cause stays
+
+    def _tell_closer(self) -> None:
+        """The turn has been given back after it was closed."""
+        self._turn.tell_closer()
+        self._clean_up_orphans()
 
     def _clean_up_orphans(self) -> None:
         """If the closer left before this call came back: its stage is cleaned up here, in the

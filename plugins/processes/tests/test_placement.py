@@ -920,6 +920,12 @@ def test_ctrl_c_hits_this_process_only(pipelines: Make) -> None:
     assert list(pipeline.stream([2, 3])) == [2, 3]
 
 
+def run_script(script: Path) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, with warnings as errors."""
+    command = [sys.executable, "-W", "error", str(script)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+
+
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     """The main program is not run again in a child, and what it defines is found there."""
     script = tmp_path / "script.py"
@@ -944,13 +950,7 @@ def test_a_script_needs_no_guard(tmp_path: Path) -> None:
             print(results, isinstance(results[0], Point))
         """)
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
+    done = run_script(script)
     assert done.stdout.splitlines() == ["once", "[Point(x=2), Point(x=3)] True"]
     assert done.stderr == ""
 
@@ -986,13 +986,7 @@ def test_a_process_that_multiprocessing_has_spawned_places_what_its_script_defin
                 child.join()
         """)
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
+    done = run_script(script)
     assert done.stdout.splitlines() == ["__mp_main__ [Point(x=2), Point(x=3)] True"]
     assert done.stderr == ""
 
