@@ -11,6 +11,7 @@ import atexit
 import logging
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -93,6 +94,9 @@ class Child:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._inbox = Inbox()
+        self._readable = select.poll()
+        self._readable.register(link, select.POLLIN)
+        self._large = False  # what it was at lies in shared memory
         self._descriptors: list[int | None] = []  # of segments, one each
         self._sending = threading.RLock()
         self._to_send: deque[Sequence[Buffer]] = deque()
@@ -220,6 +224,7 @@ class Child:
     def _call(self, message: Message) -> Any:
         try:
             parts = message.parts(read_only=self._mapping.read_only)
+            self._large = any(isinstance(part, Range) for part in parts)
             item = unpack(parts, self._mapping.view, plain=message.plain)
             del parts
         except Unmapped:
@@ -282,6 +287,7 @@ class Child:
     def _place(self, view: memoryview) -> Range | None:
         """Where a large buffer of a result lies: where it is, if that is shared; else where the
         parent lets us copy it to."""
+        self._large = True
         address = address_of(view)
         found = self._mapping.find(address, view.nbytes)
         if found is not None or self._mapping.incomplete:
@@ -327,12 +333,19 @@ class Child:
                 self._in_send = False
 
     def _receive(self) -> Message:
-        """The next message that is not about segments."""
+        """The next message that is not about segments.
+
+        Who waits in recv is woken whenever the other end reads what was sent before, too, since
+        that makes room. For a small item this is a head start; between large ones it takes time
+        from whoever copies them, so these are waited for in poll, which is not woken by room.
+        """
         while True:
             message = self._inbox.take() if self._inbox.rest else None
             while message is None:
                 if self._forked:
                     raise ParentGone
+                if self._large:
+                    self._readable.poll()
                 try:
                     piece, descriptors, flags, _ = socket.recv_fds(
                         self._link, self._inbox.missing, 16

@@ -159,8 +159,9 @@ class Pool:
         self._returned: SimpleQueue[tuple[int, int]] = SimpleQueue()
         self._segments: dict[int, Segment] = {}
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
-        # Blocks by size. The one that came back last is taken first: it is still in the caches.
-        self._free: dict[int, list[tuple[Segment, int]]] = {}
+        # Blocks by size, sorted: the one that was made first is taken first. So the same few are in
+        # turn for as long as they will do, and these are soon in huge pages and in the caches.
+        self._free: dict[int, list[tuple[int, int]]] = {}
         self._size = 0
         self._numbers = self._leases = 0
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # some are just forgotten
@@ -364,7 +365,8 @@ class Pool:
                     refusal = error
             if free:
                 self._leases += 1
-                return self._lend(*free.pop())
+                number, index = free.pop(0)
+                return self._lend(self._segments[number], index)
             self._starved = True
             told, self._told = self._told, True
         if not told:
@@ -405,18 +407,18 @@ class Pool:
             return
         del segment.lent[index]
         if index not in segment.retired:
-            self._free[segment.block_size].append((segment, index))
+            bisect.insort(self._free[segment.block_size], (number, index))
         if self._starved and monotonic() >= self._starved_until:
             self._starved = False
 
-    def _add_segment(self, block_size: int) -> list[tuple[Segment, int]]:
+    def _add_segment(self, block_size: int) -> list[tuple[int, int]]:
         self._numbers += 1
         segment = Segment(self, self._numbers, block_size)
         self._segments[segment.number] = segment
         bisect.insort(self._starts, (segment.map.address, segment.number))
         self._size += segment.size
         free = self._free.setdefault(block_size, [])
-        free += [(segment, index) for index in range(segment.blocks)]
+        free += [(segment.number, index) for index in range(segment.blocks)]  # above all others
         return free
 
     def _lend(self, segment: Segment, index: int) -> Lease:
@@ -433,7 +435,7 @@ class Pool:
     def _drop(self, segment: Segment) -> None:
         segment.close()
         free = self._free[segment.block_size]
-        free[:] = [each for each in free if each[0] is not segment]
+        free[:] = [each for each in free if each[0] != segment.number]
         del self._segments[segment.number]
         self._starts.remove((segment.map.address, segment.number))
         self._size -= segment.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import errno
 import gc
@@ -65,6 +66,11 @@ def in_place(frame: Any) -> Any:
 def is_shared(frame: Any) -> bool:
     """Whether a frame lies in shared memory, looked at from here."""
     return pool().find(address_of(memoryview(frame).cast("B")), frame.nbytes) is not None
+
+
+def waits(frame: Any) -> int:
+    """How often its thread has waited for something until now."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def placed(pipelines: Make, *stages: Any) -> Pipeline:
@@ -346,6 +352,13 @@ def test_a_result_is_not_copied_here(pipelines: Make) -> None:
     gc.collect()
     assert pool().statistics().lent == 0
     pipeline.cleanup()
+
+
+def test_a_process_waits_once_for_each_frame(pipelines: Make) -> None:
+    """Who only waited in recv was woken for nothing whenever an answer was read, too."""
+    frame = numpy.zeros(MB, numpy.uint8)
+    first, *_, last = placed(pipelines, same, same, waits).stream([frame] * 501)
+    assert last - first <= 600
 
 
 def test_placed_stages_hand_blocks_on(pipelines: Make, small: Pool) -> None:
@@ -878,37 +891,38 @@ def test_nothing_is_lent_ahead_when_no_stage_is_left() -> None:
     assert made.statistics().size == 0
 
 
-def test_ctrl_c_amid_the_books_leaves_them_right(entered: Pool) -> None:
+def test_ctrl_c_amid_the_books_leaves_them_right(
+    entered: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is lent is what somebody has, whatever was interrupted when a block came back."""
 
-    class Interrupted(list[Any]):
-        def append(self, value: Any) -> None:
-            raise KeyboardInterrupt
+    def interrupted(free: list[Any], block: Any) -> None:
+        raise KeyboardInterrupt
 
     lease = entered.lease(MB)
     assert lease is not None
-    (size,) = entered._free
-    entered._free[size] = Interrupted(entered._free[size])
     del lease
-    with pytest.raises(KeyboardInterrupt):
-        entered.lease(MB)
+    with monkeypatch.context() as patch:
+        patch.setattr(bisect, "insort", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            entered.lease(MB)
     assert entered.statistics().lent == 0
-    entered._free[size] = list(entered._free[size])
     held = [entered.lease(MB) for _ in range(4)]
     assert entered.statistics().lent == len({lease.key for lease in held if lease}) == 4
 
 
-def test_the_block_that_came_back_last_is_lent_first(entered: Pool) -> None:
-    """It is still in the processor's caches."""
-    one, two, three = (entered.lease(5 * MB) for _ in range(3))
-    assert one
-    assert two
-    assert three
-    key = two.key
-    del one, two
-    again = entered.lease(5 * MB)
-    assert again is not None
-    assert again.key == key
+def test_the_same_few_blocks_are_in_turn(entered: Pool) -> None:
+    """As many as are needed at a time, in whatever order more of them come back."""
+    held = [entered.lease(MB) for _ in range(8)]
+    first, second = (lease.key for lease in held[:2] if lease)
+    for position in (5, 1, 3, 0, 3, 0, 1, 0):
+        del held[position]
+    for _ in range(3):
+        one, other = entered.lease(MB), entered.lease(MB)
+        assert one is not None
+        assert other is not None
+        assert (one.key, other.key) == (first, second)
+        del one, other
 
 
 def test_a_wish_is_left_open_until_a_block_comes_back(entered: Pool) -> None:
