@@ -3,7 +3,8 @@
 cloudpickle sends the whole class with every object of it. Where the class is known already it sets
 everything in it back to what it was when it was sent: counters, and methods, whose globals are
 copies then; that would hit the very class that it came from. Here a class has a number that is
-the same in all processes. It is made once in each, and left alone from then on.
+the same in all processes. It is made once in each, with its slots, and left alone from then on.
+(cloudpickle makes it without; what is made of its objects there would not fit in here.)
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import pickle
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from enum import Enum
 from typing import Any
 
 import cloudpickle
@@ -35,6 +37,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             return reduced
         number = _number_of.get(obj) or _numbered(obj)
         make, arguments, content, _, _, fill = reduced
+        slots = vars(obj).get("__slots__")
+        if isinstance(slots, Collection) and not issubclass(obj, (Enum, tuple)):
+            kind, name, bases, namespace, *others = arguments
+            arguments = (kind, name, bases, {**namespace, "__slots__": slots}, *others)
         return _begin, (number, make, arguments), (fill, content), None, None, _finish
 
 

@@ -393,6 +393,59 @@ def test_classes_of_every_kind_are_the_same_ones_here_and_there(pipelines: Make)
     assert all(colour is Colour.RED for _, _, colour in results)
 
 
+def test_objects_with_slots_come_and_go(pipelines: Make) -> None:
+    """There as here they have these and no others, by whatever name; so do those of what is
+    derived from them."""
+
+    @dataclasses.dataclass(slots=True)
+    class Point:
+        x: int
+        y: int = 0
+
+    class Base:
+        __slots__ = ("__hidden", "seen")
+
+        def __init__(self, hidden: int) -> None:
+            self.__hidden = hidden
+
+        def hidden(self) -> int:
+            return self.__hidden
+
+    class Derived(Base):
+        __slots__ = "one"  # that may be text
+
+        def __init__(self) -> None:
+            super().__init__(5)
+            self.one = 1
+
+    class Empty:
+        __slots__ = ()
+
+    class Open(Base):
+        pass
+
+    def work(item: Any) -> Any:
+        try:
+            item.other = 1
+        except AttributeError:
+            return item, False
+        return item, True
+
+    opened = Open(6)
+    pipeline = one(pipelines, work)
+    with pipeline.parallelize():
+        items = [Point(1, 2), Base(4), Derived(), Empty(), opened]
+        results = list(pipeline.stream(items * 2))
+    assert [takes_more for _, takes_more in results] == [False, False, False, False, True] * 2
+    point, base, derived, empty, again = (item for item, _ in results[5:])
+    assert point == Point(1, 2)
+    assert base.hidden() == 4
+    assert not hasattr(base, "seen")
+    assert (derived.hidden(), derived.one) == (5, 1)
+    assert type(empty) is Empty
+    assert (again.hidden(), again.other) == (6, 1)
+
+
 # -- failures --------------------------------------------------------------------------
 
 
