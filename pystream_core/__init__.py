@@ -28,6 +28,7 @@ from ._handle import Handle as Handle
 from ._installed import PluginInfo as PluginInfo, Provided as Provided
 from ._ledger import StageStatistics as StageStatistics, Statistics as Statistics
 from ._lifecycle import Instance as Instance
+from ._mailbox import Mailbox as Mailbox
 from ._observer import (
     ItemEnd as ItemEnd,
     Observer as Observer,

@@ -1,8 +1,8 @@
 """A bounded hand-off between threads, and a lock whose waiters can be sent away.
 
-Both are built on ``queue.SimpleQueue`` and ``collections.deque`` alone, whose ``put`` and
-``append`` never block and may be called from a destructor. So closing needs no lock: it posts
-a token that every waiter passes on to the next.
+Both are built on ``Mailbox`` and ``collections.deque`` alone, whose ``put`` and ``append`` never
+block and may be called from a destructor. So closing needs no lock: it posts a token that every
+waiter passes on to the next.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import TIMEOUT_MAX
+from queue import Empty
 from time import monotonic, sleep
 from typing import Any, Generic, Literal, TypeVar
+
+from ._mailbox import Mailbox, post
 
 T = TypeVar("T")
 
@@ -105,9 +106,9 @@ class Channel(Generic[T]):
         self.items: deque[Any] = deque()
         self.parked = False
         self.room = 0
-        self._wakeups: SimpleQueue[None] = SimpleQueue()
+        self._wakeups: Mailbox[None] = Mailbox()
         self._ring = ring or partial(self._wakeups.put, None)
-        self._credits: SimpleQueue[Any] = SimpleQueue()  # lots of them, as numbers
+        self._credits: Mailbox[Any] = Mailbox()  # lots of them, as numbers
         self._workers = workers
         self._spare = spare
         self._closing = closing
@@ -149,7 +150,7 @@ class Channel(Generic[T]):
             elif timeout <= 0:
                 lot = self._credits.get_nowait()
             else:
-                lot = self._credits.get(True, min(timeout, TIMEOUT_MAX))
+                lot = self._credits.get_within(timeout)
         except Empty:
             return None
         if lot is _CLOSED:
@@ -244,7 +245,7 @@ class Channel(Generic[T]):
             return self.items.popleft()
         except IndexError:
             pass
-        deadline = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
+        deadline = None if timeout is None else monotonic() + timeout
         while True:
             self.parked = True
             try:
@@ -257,7 +258,7 @@ class Channel(Generic[T]):
             if deadline is None:
                 self._wakeups.get()
             else:
-                self._wakeups.get(True, max(deadline - monotonic(), 0.000_001))
+                self._wakeups.get_within(deadline - monotonic())
 
     def release(self, count: int = 1) -> None:
         """Give credits back: so many items have been handed on or have ended. Never blocks."""
@@ -355,8 +356,9 @@ class Baton:
     """A lock that can be closed: waiters, now and later, are sent away with ChannelClosed.
 
     Whoever cannot afford two calls does as ``acquire`` and ``release`` do: takes None out of
-    ``tokens``, sets ``owner``, looks at ``closed``; clears ``owner``, puts None back, and calls
-    ``tell_closer`` if ``closed`` is set by then. Another token is put back: it is closed.
+    ``tokens``, sets ``owner``, looks at ``closed``; clears ``owner``, posts None, and calls
+    ``tell`` if ``closed`` is set by then or there are sleepers. Another token is put back: it is
+    closed.
 
     Ctrl-C comes at the end of a call of C or at the beginning of one of Python, so in the thread
     that it comes to, whatever is to be done in any case is done without one in between: from the
@@ -375,8 +377,8 @@ class Baton:
     __slots__ = ("_freed", "closed", "owner", "tokens")
 
     def __init__(self) -> None:
-        self.tokens: SimpleQueue[Any] = SimpleQueue()
-        self._freed: SimpleQueue[None] = SimpleQueue()
+        self.tokens: Mailbox[Any] = Mailbox()
+        self._freed: Mailbox[None] = Mailbox()
         self.tokens.put(_FREE)
         self.closed = False
         self.owner: int | None = None  # thread identifier of the holder
@@ -394,7 +396,7 @@ class Baton:
             elif timeout <= 0:
                 token = self.tokens.get_nowait()
             else:
-                token = self.tokens.get(True, min(timeout, TIMEOUT_MAX))
+                token = self.tokens.get_within(timeout)
             if token is _FREE:
                 self.owner = me
         except Empty:
@@ -413,9 +415,9 @@ class Baton:
     def release(self) -> None:
         """Give the baton to the next in line. Never blocks."""
         self.owner = None
-        self.tokens.put(_FREE)
-        if self.closed:
-            self.tell_closer()
+        post(self.tokens, _FREE)
+        if self.closed or self.tokens.sleepers:
+            self.tell()
 
     def mend(self) -> None:
         """Ctrl-C has come as the caller waited for the baton, or just as he had taken it.
@@ -432,9 +434,12 @@ class Baton:
             sleep(_WHILE / 10)
         self.tokens.put(_FREE)
 
-    def tell_closer(self) -> None:
-        """The baton has been given back after it was closed. Never blocks."""
-        self._freed.put(None)
+    def tell(self) -> None:
+        """The baton has been given back: tell the closer, and who waits with a timeout. Never
+        blocks."""
+        if self.closed:
+            self._freed.put(None)
+        self.tokens.wake()
 
     def mine(self) -> bool:
         """Whether the calling thread holds the baton."""
@@ -447,10 +452,10 @@ class Baton:
 
     def wait_free(self, timeout: float) -> bool:
         """After ``close``: wait until nobody holds the baton, at most ``timeout`` seconds."""
-        deadline = monotonic() + min(timeout, TIMEOUT_MAX)
+        deadline = monotonic() + timeout
         try:
             while self.owner is not None:
-                self._freed.get(True, max(deadline - monotonic(), 0.000_001))
+                self._freed.get_within(deadline - monotonic())
         except Empty:
             return self.owner is None
         self._freed.put(None)

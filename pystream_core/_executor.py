@@ -8,7 +8,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from queue import Empty, SimpleQueue
+from queue import Empty
 from time import perf_counter_ns, time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +18,7 @@ from ._errors import PipelineTerminated, StageError
 from ._graph import Gathered
 from ._handle import joined, release, retain, shown, taken
 from ._ledger import Bin, Ledger
+from ._mailbox import Mailbox
 from ._observer import Observer, Recorder, RunInfo, Trace
 from ._plan import Plan
 from ._report import LossReport
@@ -108,7 +109,7 @@ class Reply:
     __slots__ = ("_answers", "_given_up")
 
     def __init__(self) -> None:
-        self._answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+        self._answers: Mailbox[tuple[Any, Exception | None]] = Mailbox()
         self._given_up = False
 
     def settle(self, value: Any, failure: Exception | None = None) -> None:
@@ -144,7 +145,10 @@ class Reply:
     def wait_answer(self, timeout: float | None) -> bool:
         """Wait for the next answer of any kind, at most ``timeout`` seconds; whether it came."""
         try:
-            self._answers.get(timeout=timeout)
+            if timeout is None:
+                self._answers.get()
+            else:
+                self._answers.get_within(timeout)
         except Empty:
             return False
         return True
@@ -223,7 +227,7 @@ class Run:
         self.replies: set[Reply] = set()  # of calls that wait; each caller adds and removes its own
         self.stop_executor: Callable[[str], None] = self.halt  # Session sets the executor's abort
         self._lock = threading.Lock()
-        self._halts: SimpleQueue[None] = SimpleQueue()  # ends waits of stages, posted once
+        self._halts: Mailbox[None] = Mailbox()  # ends waits of stages, posted once
         self.info = RunInfo(
             id=uuid.uuid4().hex,
             stages=tuple(spec.path for spec in plan.stages),
@@ -419,7 +423,7 @@ class Run:
     def pause(self, seconds: float) -> bool:
         """Wait that long on behalf of a stage; False at once when the run is stopped."""
         try:
-            self._halts.get(True, min(seconds, threading.TIMEOUT_MAX))
+            self._halts.get_within(seconds)
         except Empty:
             return not self.halted
         self._halts.put(None)

@@ -13,11 +13,12 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, Final, TypeAlias
 
 from ._errors import counted
 from ._ledger import Statistics
+from ._mailbox import Mailbox
 from ._plan import MAIN_PIPELINE_NAME, SEPARATOR
 
 logger = logging.getLogger("PyStream")
@@ -356,10 +357,10 @@ class Recorder:
         self._traces: list[Trace] = []
         self._traces_lock = threading.Lock()  # guards _traces; held for an append or a copy
         self._pass_lock = threading.Lock()  # one pass at a time; held while observers run
-        self._wakeups: SimpleQueue[bool] = SimpleQueue()  # True: look; False: stop
+        self._wakeups: Mailbox[bool] = Mailbox()  # True: look; False: stop
         self._hurried = False  # someone has asked for the next pass
         self._late = False  # the pass that goes on takes too long to be waited for
-        self._in_the_way: deque[SimpleQueue[None]] = deque()  # workers that wait for room
+        self._in_the_way: deque[Mailbox[None]] = deque()  # workers that wait for room
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost_seen = 0
@@ -404,12 +405,12 @@ class Recorder:
         most 0.1 s, and not at all when that was in vain and the observers are still at it."""
         if self._late:
             return
-        emptied: SimpleQueue[None] = SimpleQueue()
+        emptied: Mailbox[None] = Mailbox()
         self._in_the_way.append(emptied)
         self._hurried = False
         self.hurry()
         try:
-            emptied.get(True, _GIVING_WAY)
+            emptied.get_within(_GIVING_WAY)
         except Empty:
             self._late = True
 
@@ -481,7 +482,7 @@ class Recorder:
     def _gather(self) -> bool:
         """Let records gather, unless there are many already; False when it is to end."""
         try:
-            return self._wakeups.get(True, min(self._delay, threading.TIMEOUT_MAX))
+            return self._wakeups.get_within(self._delay)
         except Empty:
             return True
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from queue import Empty, SimpleQueue
+from queue import Empty
 from time import monotonic, perf_counter_ns
 from typing import Any
 
 from ._channel import Channel, ChannelClosed
 from ._executor import Envelope, Run
 from ._handle import release, taken
+from ._mailbox import Mailbox
 from ._observer import Trace
 
 
@@ -71,7 +71,7 @@ class Output:
         self.run: Run | None = None
         self.stream: Stream | None = None
         self.slot: deque[Any] = deque()
-        self.waiters: deque[SimpleQueue[None]] = deque()
+        self.waiters: deque[Mailbox[None]] = deque()
         self._trace: Trace | None = None
         self._released = False
 
@@ -147,8 +147,8 @@ class Output:
         return True, taken(value)
 
     def _wait(self, timeout: float) -> tuple[bool, Any]:
-        deadline = monotonic() + min(timeout, threading.TIMEOUT_MAX)
-        waiter: SimpleQueue[None] = SimpleQueue()
+        deadline = monotonic() + timeout
+        waiter: Mailbox[None] = Mailbox()
         self.waiters.append(waiter)
         try:
             while True:
@@ -161,7 +161,7 @@ class Output:
                 else:
                     return True, taken(value)
                 try:
-                    waiter.get(True, left)
+                    waiter.get_within(left)
                 except Empty:
                     pass
         finally:

@@ -19,6 +19,7 @@ from ._errors import CleanupError, PipelineBusy, StageError, describe_error
 from ._executor import Envelope, Executor, Push, Run
 from ._handle import taken
 from ._lifecycle import Instance
+from ._mailbox import Mailbox, post
 from ._observer import Trace
 from ._stage import SKIP, Stage
 from .hookspecs import ExecutorSpec, hookimpl
@@ -99,9 +100,9 @@ class SerialExecutor(Executor):
         finally:
             if turn.owner == me:  # see Baton for why there is no call for that
                 turn.owner = None
-                turn.tokens.put(None)
-                if turn.closed:
-                    self._tell_closer()
+                post(turn.tokens, None)
+                if turn.closed or turn.tokens.sleepers:
+                    self._tell()
         return True
 
     def pusher(self) -> Push | None:
@@ -114,7 +115,8 @@ class SerialExecutor(Executor):
         run, chain, turn, output = self._run, self._chain, self._turn, self._run.output
         ledger, slot, waiters = run.ledger, output.slot, output.waiters
         bring = None if self._trace is None else self._recording(stages, self._trace)
-        take, give = turn.tokens.get_nowait, turn.tokens.put
+        take, give = turn.tokens.get_nowait, super(Mailbox, turn.tokens).put
+        sleepers = turn.tokens.sleepers
 
         def push(item: Any, wanted: Callable[[], bool] | None = None) -> bool | None:
             me = get_ident()
@@ -182,8 +184,8 @@ class SerialExecutor(Executor):
                     self._steps = None
                     turn.owner = None
                     give(None)
-                    if turn.closed:
-                        self._tell_closer()
+                    if turn.closed or sleepers:
+                        self._tell()
 
         return push
 
@@ -229,9 +231,9 @@ class SerialExecutor(Executor):
                 self._steps = None
                 self._chain.position = 0
                 turn.owner = None
-                turn.tokens.put(None)
-                if turn.closed:
-                    self._tell_closer()
+                post(turn.tokens, None)
+                if turn.closed or turn.tokens.sleepers:
+                    self._tell()
 
     def _forget_held(self, reason: str) -> None:
         run = self._run
@@ -298,9 +300,9 @@ class SerialExecutor(Executor):
                 self._steps = None
                 self._chain.position = 0
                 turn.owner = None
-                turn.tokens.put(None)
-                if turn.closed:
-                    self._tell_closer()
+                post(turn.tokens, None)
+                if turn.closed or turn.tokens.sleepers:
+                    self._tell()
 
     def _iterate_recorded(
         self, source: Iterable[Any], stages: _Stages, trace: Trace
@@ -339,9 +341,9 @@ class SerialExecutor(Executor):
                 self._steps = None
                 self._chain.position = 0
                 turn.owner = None
-                turn.tokens.put(None)
-                if turn.closed:
-                    self._tell_closer()
+                post(turn.tokens, None)
+                if turn.closed or turn.tokens.sleepers:
+                    self._tell()
 
     def _recording(self, stages: _Stages, trace: Trace) -> _Bring:
         """What brings one item through plain stages and records that: one clock reading for each
@@ -544,9 +546,9 @@ class SerialExecutor(Executor):
             refusal = self._run.refusal()
             raise refusal from refusal.__cause__  # its own cause stays
 
-    def _tell_closer(self) -> None:
-        """The turn has been given back after it was closed."""
-        self._turn.tell_closer()
+    def _tell(self) -> None:
+        """The turn has been given back, and somebody waits for that."""
+        self._turn.tell()
         self._clean_up_orphans()
 
     def _clean_up_orphans(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from threading import TIMEOUT_MAX
+from queue import Empty
 from time import perf_counter, sleep
 
 from ._errors import PlanError, safe_repr
+from ._mailbox import Mailbox
 
 _SHORTEST = 1e-9  # as fast as possible, and still a number of ticks that can be counted
 _LONGEST = 1e12
@@ -63,7 +63,7 @@ class Ticker:
         self.period = check_period(period)
         self.missed = 0
         self._clock = clock
-        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._tokens: Mailbox[None] = Mailbox()
         self._wait = wait or self._wait_for_stop
         self._start: float | None = None
         self._came = 0.0  # when the latest tick was given out
@@ -100,7 +100,7 @@ class Ticker:
     def _wait_until(self, target: float) -> bool:
         """False when it was stopped meanwhile."""
         while not self._stopped and (left := target - self._clock()) > 0:
-            if self._wait(min(left, TIMEOUT_MAX)):
+            if self._wait(left):
                 return False
         return not self._stopped
 
@@ -114,7 +114,7 @@ class Ticker:
             sleep(seconds)
             return self._stopped
         try:
-            self._tokens.get(True, seconds)
+            self._tokens.get_within(seconds)
         except Empty:
             return False
         return True

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pystream_core import Bell, Channel, ChannelClosed
+from pystream_core import Bell, Channel, ChannelClosed, _channel
 from pystream_core._channel import LARGEST, LARGEST_LOT, WINDOW_NS, Baton
 from pystream_core.testing import in_thread
 
@@ -480,25 +480,19 @@ def test_everyone_who_waits_for_a_closed_baton_learns_that_it_is_free() -> None:
     assert max(came) < DEADLINE / 2
 
 
-def test_a_late_release_does_not_pass_for_the_holders() -> None:
+def test_a_late_release_does_not_pass_for_the_holders(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread has given the baton on and is slow to post; the next one still holds it."""
     baton = Baton()
 
-    class Slow:
-        """The queue of tokens, on which a put lets the next holder and the closer go first."""
-
-        def __init__(self, tokens: Any) -> None:
-            self.get = self.get_nowait = tokens.get
-            self.real = tokens
-
-        def put(self, token: Any) -> None:
-            self.real.put(token)
-            baton.tokens = self.real
-            assert baton.acquire(DEADLINE)
-            baton.close()
+    def slow(tokens: Any, token: Any) -> None:
+        """The next holder and the closer go first."""
+        monkeypatch.undo()
+        tokens.put(token)
+        assert baton.acquire(DEADLINE)
+        baton.close()
 
     assert baton.acquire()
-    baton.tokens = Slow(baton.tokens)  # type: ignore[assignment]
+    monkeypatch.setattr(_channel, "post", slow)
     baton.release()
     assert baton.mine()
     assert baton.wait_free(0.01) is False

@@ -39,6 +39,7 @@ FLOORS: list[list[str]] = [
         "_stage",
         "_ledger",
         "_branches",
+        "_mailbox",
         "_ticker",
         "_channel",
         "_bell",
@@ -421,6 +422,21 @@ def test_ctrl_c_finds_every_handler(package: str) -> None:
             for begin, end in guarded:
                 if begin >= code.co_firstlineno and begin <= line <= end and begin <= head <= end:
                     wrong.append(f"{path.name}:{line} {code.co_name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", [CORE, *(ROOT / "plugins" / each for each in PLUGINS)])
+def test_no_wait_with_a_timeout_is_one_of_a_simple_queue(folder: Path) -> None:
+    """Before Python 3.13 these may last for ever: ``Mailbox.get_within`` does not."""
+    sources = [*folder.rglob("*.py"), *folder.rglob("*.py.txt")]
+    assert sources
+    wrong = []
+    for path in sources:
+        if "tests" in path.parts:
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if re.search(r"\.get\((True|block|timeout|[^()]*, timeout)\b", line):
+                wrong.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
     assert not wrong
 
 

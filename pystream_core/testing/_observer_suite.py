@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from queue import SimpleQueue
 from time import monotonic, perf_counter_ns, time
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ import pytest
 
 from .._errors import StageError
 from .._ledger import Statistics
+from .._mailbox import Mailbox
 from .._observer import ItemEnd, Observer, RunInfo, Span
 from .._pipeline import Pipeline
 from .._plan import MAIN_PIPELINE_NAME, Retry
@@ -251,10 +251,10 @@ class ObserverSuite(Conformance):
             lambda: observer.collect(spans, items),
             lambda: observer.closed(Statistics(admitted=20, completed=20)),
         ):
-            raised: SimpleQueue[BaseException | None] = SimpleQueue()
+            raised: Mailbox[BaseException | None] = Mailbox()
             threads.append(in_thread(functools.partial(_tell_and_stay, step, raised, over)))
             try:
-                assert raised.get(timeout=PATIENCE) is None
+                assert raised.get_within(PATIENCE) is None
             except BaseException:
                 over.set()
                 raise
@@ -470,7 +470,7 @@ def run_info(*paths: tuple[str, ...], workers: Sequence[int] = ()) -> RunInfo:
 
 
 def _tell_and_stay(
-    step: Callable[[], None], raised: SimpleQueue[BaseException | None], over: threading.Event
+    step: Callable[[], None], raised: Mailbox[BaseException | None], over: threading.Event
 ) -> None:
     try:
         step()

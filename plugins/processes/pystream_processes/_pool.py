@@ -21,11 +21,11 @@ import os
 import threading
 import weakref
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty
 from time import monotonic
 from typing import Any, Final
 
-from pystream_core import PlanError
+from pystream_core import Mailbox, PlanError
 
 from ._memory import Map, address_of, copy, make_nameless, view_of
 from ._wire import Range
@@ -156,7 +156,7 @@ class Pool:
         self.limit = limit
         self._turn = threading.Lock()
         self._lock = threading.RLock()  # a destructor amid the books may fork
-        self._returned: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        self._returned: Mailbox[tuple[int, int]] = Mailbox()
         self._segments: dict[int, Segment] = {}
         self._starts: list[tuple[int, int]] = []  # (address, number), sorted
         # Blocks by size, sorted: the one that was made first is taken first. So the same few are in
@@ -339,7 +339,7 @@ class Pool:
 
     def _await_one(self, patience: float) -> None:
         try:
-            back = self._returned.get(timeout=patience)
+            back = self._returned.get_within(patience)
         except Empty:
             return
         with self._lock:

@@ -18,10 +18,10 @@ import sqlite3
 import threading
 import time
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TypeAlias
 
-from pystream_core import Statistics
+from pystream_core import Mailbox, Statistics
 
 from ._folder import DATABASE
 from ._recording import FLUSH_AT, Recording
@@ -91,7 +91,7 @@ class Writer:
     """Writes the recordings of this process to the database of one folder."""
 
     def __init__(self, folder: str) -> None:
-        self.mailbox: SimpleQueue[Message] = SimpleQueue()
+        self.mailbox: Mailbox[Message] = Mailbox()
         self.users = 0  # guarded by _lock
         self._folder = folder
         self._path = os.path.join(folder, DATABASE)
@@ -107,7 +107,8 @@ class Writer:
         """What the thread does."""
         while True:
             try:
-                message = self.mailbox.get(timeout=self._until_due())
+                due = self._until_due()
+                message = self.mailbox.get() if due is None else self.mailbox.get_within(due)
                 while isinstance(message, Recording):
                     # All that is there: the larger a transaction, the less each record costs.
                     self._gather(message)

@@ -1,8 +1,8 @@
 """The threads executor.
 
 Assumed of the interpreter: ``queue.SimpleQueue`` and ``collections.deque`` let in one thread at a
-time, and ``put``, ``append`` and ``popleft`` never block;
-storing and reading an attribute is atomic. Nothing else; the global lock is not relied on.
+time, and ``put``, ``append`` and ``popleft`` never block; storing and reading an attribute is
+atomic. Nothing else; the global lock is not relied on.
 
 What is waited for, and what ends the wait:
 
@@ -44,6 +44,7 @@ from pystream_core import (
     Envelope,
     Executor,
     Feeding,
+    Mailbox,
     PipelineTerminated,
     PyStreamError,
     Run,
@@ -88,7 +89,7 @@ class ThreadsExecutor(Executor):
         self._waiting = 0  # how many wait for that room; changed under _front
         self._marks: set[Mark] = set()  # changed by drain, looked through by abort
         self._prepared: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._exits: SimpleQueue[tuple[Worker, list[BaseException]] | None] = SimpleQueue()
+        self._exits: Mailbox[tuple[Worker, list[BaseException]] | None] = Mailbox()
         self._gone: dict[Worker, list[BaseException]] = {}  # written by the closer
         self._started = False
         self._shut = False
@@ -394,7 +395,7 @@ class ThreadsExecutor(Executor):
         gone = self._gone
         while len(gone) < len(self._workers):
             try:
-                found = self._exits.get(True, max(0.0, deadline - monotonic()))
+                found = self._exits.get_within(deadline - monotonic())
             except Empty:
                 break
             if found is None:

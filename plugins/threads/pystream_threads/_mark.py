@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from queue import Empty, SimpleQueue
-from threading import TIMEOUT_MAX
+from queue import Empty
 from typing import Final
+
+from pystream_core import Mailbox
 
 
 class Mark:
@@ -19,7 +20,7 @@ class Mark:
 
     def __init__(self) -> None:
         self.seq = -1
-        self._arrived: SimpleQueue[bool] = SimpleQueue()
+        self._arrived: Mailbox[bool] = Mailbox()
 
     def arrive(self, whole: bool = True) -> None:
         """The mark is through, or (False) will never be. Never blocks."""
@@ -30,7 +31,7 @@ class Mark:
         try:
             if timeout is None:
                 return self._arrived.get()
-            return self._arrived.get(True, min(max(timeout, 0.0), TIMEOUT_MAX))
+            return self._arrived.get_within(timeout)
         except Empty:
             return False
 
