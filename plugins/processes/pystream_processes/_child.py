@@ -8,6 +8,8 @@ records) whole; it is held while the socket takes them, and guards ``_to_send`` 
 from __future__ import annotations
 
 import atexit
+import gc
+import io
 import logging
 import os
 import pickle
@@ -16,6 +18,8 @@ import signal
 import socket
 import sys
 import threading
+from _io import _IOBase
+from _thread import get_ident
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -111,7 +115,12 @@ class Child:
         self._item: tuple[Any, Any] | None = None  # an array in shared memory, and its kind
         self._start = 0  # when the stage began with what it is at
         self._forked = False
-        os.register_at_fork(after_in_child=self._leave_to_the_parent)
+        self._masks: dict[int, set[int]] = {}  # of threads that are about to fork
+        os.register_at_fork(
+            before=self._hold_signals,
+            after_in_parent=self._let_signals_come,
+            after_in_child=self._leave_to_the_parent,
+        )
         self._tasks: dict[int, Callable[[Message], Any]] = {
             BEGIN: self._begin,
             SETUP: self._set_up,
@@ -120,6 +129,14 @@ class Child:
             CLOSE: self._close,
             CLEANUP: self._clean_up,
         }
+
+    def _hold_signals(self) -> None:
+        """What is sent to a child that the stage forks comes when it can do what it does there, not
+        before (multiprocessing ends a daemon so, perhaps at once)."""
+        self._masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_PROGRAM)
+
+    def _let_signals_come(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(get_ident()))
 
     def _leave_to_the_parent(self) -> None:
         """In a child that the stage has forked: the socket is not its own, nor is what another
@@ -133,6 +150,7 @@ class Child:
         for number, usual in _TO_THE_PROGRAM.items():
             if signal.getsignal(number) is _nothing:
                 signal.signal(number, usual)
+        self._let_signals_come()
 
     def serve(self) -> None:
         """Message after message."""
@@ -282,7 +300,7 @@ class Child:
             if isinstance(stage, Stage):
                 stage.cleanup()
         finally:
-            atexit._run_exitfuncs()  # daemons of multiprocessing, logs that are open
+            _end_as_a_program()
         return _NO_MORE
 
     # -- shared memory -----------------------------------------------------------------
@@ -376,6 +394,22 @@ def _descriptors(beside: Sequence[tuple[int, int, bytes]]) -> list[int]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
     return list(found)
+
+
+def _end_as_a_program() -> None:
+    """What the interpreter does at its end, and ``os._exit`` does not: it waits for threads that
+    are no daemons and for what is still to do in pools of threads, calls what ``atexit`` knows
+    (which ends the daemons of multiprocessing), and writes what the buffers of open files hold."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    files = [each for each in gc.get_objects() if issubclass(type(each), _IOBase)]
+    files.sort(key=lambda each: not isinstance(each, io.TextIOBase))  # these write to the others
+    for each in files:
+        try:
+            if not each.closed:
+                each.flush()
+        except Exception:
+            logging.getLogger("PyStream").exception("a file that a stage has left open")
 
 
 def _kind(stage: Any) -> str:

@@ -17,7 +17,7 @@ import pytest
 from pystream_core.testing import wait_until
 
 HEAD = """
-import os, signal, sys, threading, time
+import os, queue, signal, sys, threading, time
 import pystream_core
 from pystream_core import Pipeline, Retry, Stage
 from pystream_processes import limits
@@ -219,6 +219,30 @@ def test_a_program_may_block_signals() -> None:
     assert done.stdout == "True True\n", done.stderr
 
 
+def test_what_a_stage_forks_can_be_ended_at_once() -> None:
+    """A signal that comes before it has run at all is not lost; nor does it stay blocked."""
+    done = run("""
+        def blocked():
+            return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        def fork(item):
+            child = os.fork()
+            if not child:
+                never(10)
+                os._exit(7)
+            os.kill(child, signal.SIGTERM)
+            ended = os.waitpid(child, 0)[1]
+            child = os.fork()
+            if not child:
+                os._exit(len(blocked()))
+            return ended, os.waitpid(child, 0)[1], len(blocked())
+        pipeline = Pipeline()
+        pipeline.add(fork, placement="process")
+        with pipeline.serialize():
+            say(*{fork for fork in pipeline.stream(range(20))})
+    """)
+    assert done.stdout == "(15, 0, 0)\n", done.stderr
+
+
 def test_what_is_no_text_in_the_path_is_ignored() -> None:
     """As it is by Python."""
     done = run("""
@@ -264,8 +288,8 @@ def test_the_end_of_the_program_ends_a_setup(mode: str) -> None:
 def test_a_service_that_is_stopped_may_finish() -> None:
     """SIGTERM is sent to all of its processes then; the program decides what to finish."""
     with started("""
-        stopped = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+        stopped = queue.SimpleQueue()  # an event may hang when it is set amid its own wait
+        signal.signal(signal.SIGTERM, stopped.put)
         def slow(item):
             time.sleep(0.2)
             return item
@@ -275,7 +299,7 @@ def test_a_service_that_is_stopped_may_finish() -> None:
         for number in range(5):
             pipeline.forward(number)
         say("ready")
-        stopped.wait(10)
+        stopped.get()
         pipeline.drain(10)
         say(pipeline.statistics().completed)
         pipeline.cleanup()
