@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from queue import Empty
+from threading import TIMEOUT_MAX
 from time import perf_counter, sleep
 
 from ._errors import PlanError, safe_repr
@@ -100,7 +101,7 @@ class Ticker:
     def _wait_until(self, target: float) -> bool:
         """False when it was stopped meanwhile."""
         while not self._stopped and (left := target - self._clock()) > 0:
-            if self._wait(left):
+            if self._wait(min(left, TIMEOUT_MAX)):
                 return False
         return not self._stopped
 

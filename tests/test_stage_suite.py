@@ -23,6 +23,7 @@ from pystream_core.testing._alike import alike
 STAGES = '''
 import os
 import threading
+import time
 
 from pystream_core import SKIP, Stage, factory
 
@@ -118,6 +119,7 @@ class KeepsItsState(Simple):
 
     def __call__(self, item):
         self.total += item
+        time.sleep(0.005)  # else one of three workers may be done before the others are awake
         return self.total
 
 

@@ -184,7 +184,7 @@ def test_every_policy_sees_it(pipelines: Make, turn: Callable[[Pipeline], Pipeli
 
 
 def test_retry_gives_the_item_to_a_fresh_process(pipelines: Make, tmp_path: Path) -> None:
-    """Within a second; what the first one had done to the item is not seen."""
+    """Soon; what the first one had done to the item is not seen."""
     numpy = pytest.importorskip("numpy")
     path = str(tmp_path / "once")
 
@@ -202,7 +202,7 @@ def test_retry_gives_the_item_to_a_fresh_process(pipelines: Make, tmp_path: Path
     with pipeline.parallelize():
         begin = monotonic()
         assert list(pipeline.stream([100_000])) == [100_000]
-        assert monotonic() - begin < 1
+        assert monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("phase", ["setup", "call", "reply", "cleanup"])
