@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from queue import Empty
+from threading import TIMEOUT_MAX
 from time import monotonic, sleep
 from typing import Any, Generic, Literal, TypeVar
 
-from ._mailbox import Mailbox, post
+from ._mailbox import Mailbox
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ _SELDOM = 64
 
 _FREE = None  # the token of a baton that nobody holds
 _CLOSED = object()
-_WHILE = 0.02  # seconds; from taking a token to saying so takes less than a microsecond
+_WHILE = 0.05  # seconds; from taking a token to saying so takes some microseconds
 
 
 class ChannelClosed(Exception):
@@ -70,7 +71,8 @@ class Channel(Generic[T]):
         spare: an ``"auto"`` channel keeps room for this many waiting items in any case;
             dropping the oldest needs one.
         closing: what receivers get when the channel is closed and empty.
-        ring: wakes a receiver that waits elsewhere, not in ``receive``; must not block.
+        ring: wakes a receiver that waits elsewhere, not in ``receive``; must not block, and be one
+            call of C, since Ctrl-C comes at the beginning of one of Python: see ``Bell.ringer``.
 
     Attributes:
         items: what waits, the oldest first.
@@ -107,7 +109,7 @@ class Channel(Generic[T]):
         self.parked = False
         self.room = 0
         self._wakeups: Mailbox[None] = Mailbox()
-        self._ring = ring or partial(self._wakeups.put, None)
+        self._ring = ring or partial(self._wakeups.post, None)
         self._credits: Mailbox[Any] = Mailbox()  # lots of them, as numbers
         self._workers = workers
         self._spare = spare
@@ -222,6 +224,8 @@ class Channel(Generic[T]):
         Never blocks."""
         self.parked = False
         self._ring()
+        if self._wakeups.sleepers:
+            self._wakeups.wake()
 
     def evict(self) -> Any:
         """Take the oldest waiting item out again, credit and all; None when none waits."""
@@ -245,7 +249,7 @@ class Channel(Generic[T]):
             return self.items.popleft()
         except IndexError:
             pass
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
         while True:
             self.parked = True
             try:
@@ -268,7 +272,9 @@ class Channel(Generic[T]):
             count -= kept
             if not count:
                 return
-        self._credits.put(count)
+        self._credits.post(count)
+        if self._credits.sleepers:
+            self._credits.wake()
 
     def resize(self, cycle_ns: int, waited_ns: int = 0) -> int:
         """Fit the bound of an ``"auto"`` channel to the time one worker takes for one item.
@@ -312,12 +318,14 @@ class Channel(Generic[T]):
     def close(self) -> None:
         """Send every waiter away, now and later. Items inside can still be received; behind
         them receivers find the closing token. Never blocks, takes no lock."""
-        self._credits.put(_CLOSED)
+        self.refuse()
         self.post(self._closing)
 
     def refuse(self) -> None:
         """Send waiting senders away, now and later; receivers do not notice."""
-        self._credits.put(_CLOSED)
+        self._credits.post(_CLOSED)
+        if self._credits.sleepers:
+            self._credits.wake()
 
     def sweep(self) -> list[Any]:
         """Take out everything that is left. For the closer, when senders and receivers are
@@ -405,7 +413,9 @@ class Baton:
             self.mend()
             raise
         if token is _CLOSED:
-            self.tokens.put(_CLOSED)
+            self.tokens.post(_CLOSED)
+            if self.tokens.sleepers:
+                self.tokens.wake()
             raise ChannelClosed
         if self.closed:
             self.release()
@@ -415,7 +425,7 @@ class Baton:
     def release(self) -> None:
         """Give the baton to the next in line. Never blocks."""
         self.owner = None
-        post(self.tokens, _FREE)
+        self.tokens.post(_FREE)
         if self.closed or self.tokens.sleepers:
             self.tell()
 
@@ -448,11 +458,13 @@ class Baton:
     def close(self) -> None:
         """Send all waiters away, now and later; the holder goes on. Never blocks."""
         self.closed = True
-        self.tokens.put(_CLOSED)
+        self.tokens.post(_CLOSED)
+        if self.tokens.sleepers:
+            self.tokens.wake()
 
     def wait_free(self, timeout: float) -> bool:
         """After ``close``: wait until nobody holds the baton, at most ``timeout`` seconds."""
-        deadline = monotonic() + timeout
+        deadline = monotonic() + min(timeout, TIMEOUT_MAX)
         try:
             while self.owner is not None:
                 self._freed.get_within(deadline - monotonic())

@@ -194,6 +194,7 @@ class Run:
         event_loop: where coroutine stages run; it has no thread before the first one.
         clocked: whether clock readings are needed at admission.
         failure: what stopped the run, None so far.
+        interrupted: Ctrl-C has come amid a step of an item; see ``Ledger.mend``.
         linear: the stages follow one another.
         handles: a stage is placed, so that values may be handles.
         spares: of a linear run, envelopes that were sent to a stream's reader, to be used again.
@@ -221,6 +222,7 @@ class Run:
         self.reason = ""
         self.failure: StageError | None = None
         self.halted = False
+        self.interrupted = False
         self.linear = plan.graph.linear
         self.handles = any(spec.options.placement is not None for spec in plan.stages)
         self.spares: deque[Envelope] = deque()
@@ -414,7 +416,9 @@ class Run:
             self.reason = reason
         self.halted = True
         self.floor = ENDED
-        self._halts.put(None)
+        self._halts.post(None)
+        if self._halts.sleepers:
+            self._halts.wake()
         for reply in list(self.replies):  # its item may lie where no worker comes any more
             reply.settle(SKIP, self.refusal())
         for kept in self.instances:

@@ -9,8 +9,10 @@ Who waits, for what, and what ends the wait: ``get`` for a value, ended by a ``p
 the same, and no longer than its time. Why no wake-up is missed: who waits puts a lock among the
 ``sleepers`` before it looks whether there is a value, and ``put`` looks at these when the value is
 there. Both are changed by one thread at a time; so either the one finds the value or the other the
-lock. What Ctrl-C can come between, a ``put`` and its look, costs a second at most: a sleeper looks
-for itself that often.
+lock. A Ctrl-C between a put and the look after it costs a second at most: a sleeper looks for
+itself that often. But one at the beginning of ``put``, as of any call of Python's, comes before the
+put. So where something has been changed or taken that the put is to follow, it is one call of C,
+``post``, with the look written out behind it.
 """
 
 from __future__ import annotations
@@ -18,16 +20,13 @@ from __future__ import annotations
 from _thread import LockType, allocate_lock
 from collections import deque
 from queue import Empty, SimpleQueue
+from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
 _LOOK: Final = 1.0  # seconds
-
-post: Final = SimpleQueue.put
-"""``put`` for a mailbox by a single call of C, which Ctrl-C does not come before or into. Whoever
-posts looks at the ``sleepers`` afterwards, and calls ``wake`` if there are any."""
 
 
 class Mailbox(SimpleQueue[T]):
@@ -44,12 +43,16 @@ class Mailbox(SimpleQueue[T]):
 
     __slots__ = ("sleepers",)
 
+    post = SimpleQueue.put
+    """``put`` in one call of C. Whoever posts looks at the ``sleepers`` afterwards, and calls
+    ``wake`` if there are any."""
+
     def __init__(self) -> None:
         self.sleepers: deque[LockType] = deque()
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
         """Put a value in. Never blocks, whatever is said."""
-        post(self, item)
+        self.post(item)
         if self.sleepers:
             self.wake()
 
@@ -68,7 +71,7 @@ class Mailbox(SimpleQueue[T]):
             except Empty:
                 now = monotonic()
                 if until is None:
-                    until = now + seconds
+                    until = now + min(seconds, TIMEOUT_MAX)
                 if until <= now:
                     raise
             self._sleep(min(until - now, _LOOK))
@@ -77,8 +80,8 @@ class Mailbox(SimpleQueue[T]):
         """Wait until something may have been put in, at most so long."""
         lock = allocate_lock()
         lock.acquire()
-        self.sleepers.append(lock)
         try:
+            self.sleepers.append(lock)
             if self.empty():
                 lock.acquire(True, seconds)
         finally:

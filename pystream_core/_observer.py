@@ -392,13 +392,15 @@ class Recorder:
     def wake(self) -> None:
         """Called by a worker that saw ``asleep``. Never blocks."""
         self.asleep = False
-        self._wakeups.put(True)
+        self._wakeups.post(True)  # it waits without a timeout then
 
     def hurry(self) -> None:
         """Called by a worker whose deque is half full: the next pass begins now. Never blocks."""
         if not self._hurried:
             self._hurried = True
-            self._wakeups.put(True)
+            self._wakeups.post(True)
+            if self._wakeups.sleepers:
+                self._wakeups.wake()
 
     def make_room(self) -> None:
         """Called by a worker whose deque is full: let the collector empty it. Waits for that at

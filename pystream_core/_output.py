@@ -43,11 +43,18 @@ class Stream:
     def __init__(self, first: int) -> None:
         self.first = first
         self.left = False
+        self._end: StreamEnd | None = None
         self.channel: Channel[Envelope] = Channel("auto", closing=CUT)
 
     def end(self, error: BaseException | None) -> None:
         """Put the end behind everything that has been delivered so far."""
-        self.channel.post(StreamEnd(error))
+        self._end = StreamEnd(error)
+        self.channel.post(self._end)
+
+    def end_again(self) -> None:
+        """If it has ended: a reader whom Ctrl-C has met may have taken that out."""
+        if self._end is not None:
+            self.channel.post(self._end)
 
 
 class Output:

@@ -78,6 +78,9 @@ class FedResults:
             grip: lets the stream go when nobody has this generator any more.
         """
         channel = self._stream.channel
+        self._stream.end_again()
+        if self._cut:
+            channel.post(CUT)
         take, receive, release = channel.items.popleft, channel.receive, channel.release
         spare = self._run.spares.append if self._run.linear else None
         opens = self._run.handles
@@ -85,6 +88,7 @@ class FedResults:
         owed = lot = 0  # credits not given back yet, and how many they may become
         began = 0  # when the first of the results that are timed together was taken
         left = timed = 1  # results until the clock is read; what it was when they began
+        found: Any = None
         try:
             while True:
                 if self._ended:
@@ -121,8 +125,16 @@ class FedResults:
                     left = channel.resize((perf_counter_ns() - began) // (timed - left))
                     lot = channel.lot
                     began = 0
+        except BaseException:
+            # Ctrl-C may have come, and the reader come back: what he has not got is put back.
+            if hand:
+                found = Envelope(hand.pop())
+            if type(found) is Envelope and not self._ended:
+                channel.items.appendleft(found)
+                owed = max(owed - 1, 0)
+            raise
         finally:
-            if owed:  # Ctrl-C may have come, and the reader come back
+            if owed:
                 release(owed)
         # Until here, and after an exception as long as its traceback: letting the stream go
         # waits a little, which Ctrl-C should not.
@@ -132,7 +144,9 @@ class FedResults:
         """A result that may be a handle; the stream ends when its value cannot be had any more."""
         try:
             return taken(found.value)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C: nobody is told what became of this one
+                self._run.ledger.forfeit()
             self.close()
             raise
 

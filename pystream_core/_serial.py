@@ -19,7 +19,6 @@ from ._errors import CleanupError, PipelineBusy, StageError, describe_error
 from ._executor import Envelope, Executor, Push, Run
 from ._handle import taken
 from ._lifecycle import Instance
-from ._mailbox import Mailbox, post
 from ._observer import Trace
 from ._stage import SKIP, Stage
 from .hookspecs import ExecutorSpec, hookimpl
@@ -100,7 +99,7 @@ class SerialExecutor(Executor):
         finally:
             if turn.owner == me:  # see Baton for why there is no call for that
                 turn.owner = None
-                post(turn.tokens, None)
+                turn.tokens.post(None)
                 if turn.closed or turn.tokens.sleepers:
                     self._tell()
         return True
@@ -115,7 +114,7 @@ class SerialExecutor(Executor):
         run, chain, turn, output = self._run, self._chain, self._turn, self._run.output
         ledger, slot, waiters = run.ledger, output.slot, output.waiters
         bring = None if self._trace is None else self._recording(stages, self._trace)
-        take, give = turn.tokens.get_nowait, super(Mailbox, turn.tokens).put
+        take, give = turn.tokens.get_nowait, turn.tokens.post
         sleepers = turn.tokens.sleepers
 
         def push(item: Any, wanted: Callable[[], bool] | None = None) -> bool | None:
@@ -134,6 +133,8 @@ class SerialExecutor(Executor):
                     raise
                 if token is not None:  # closed
                     give(token)
+                    if sleepers:
+                        turn.tokens.wake()
                     return None
                 if run.halted or turn.closed:
                     return None
@@ -231,7 +232,7 @@ class SerialExecutor(Executor):
                 self._steps = None
                 self._chain.position = 0
                 turn.owner = None
-                post(turn.tokens, None)
+                turn.tokens.post(None)
                 if turn.closed or turn.tokens.sleepers:
                     self._tell()
 
@@ -300,7 +301,7 @@ class SerialExecutor(Executor):
                 self._steps = None
                 self._chain.position = 0
                 turn.owner = None
-                post(turn.tokens, None)
+                turn.tokens.post(None)
                 if turn.closed or turn.tokens.sleepers:
                     self._tell()
 
@@ -341,7 +342,7 @@ class SerialExecutor(Executor):
                 self._steps = None
                 self._chain.position = 0
                 turn.owner = None
-                post(turn.tokens, None)
+                turn.tokens.post(None)
                 if turn.closed or turn.tokens.sleepers:
                     self._tell()
 

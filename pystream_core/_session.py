@@ -697,6 +697,8 @@ class Session:
             errors = [*errors, *self._clean_up_surplus()]
             paths = self._forget_instances()
         self.output.supersede()
+        if run.interrupted and run.linear and not left:
+            run.ledger.mend("interrupted")
         final = run.ledger.finish()
         run.report.flush()
         self._report_unfinished(final)

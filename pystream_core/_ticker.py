@@ -108,7 +108,9 @@ class Ticker:
     def stop(self) -> None:
         """End the wait that is under way, within 20 ms, and all later ones. Never blocks."""
         self._stopped = True
-        self._tokens.put(None)
+        self._tokens.post(None)
+        if self._tokens.sleepers:
+            self._tokens.wake()
 
     def _wait_for_stop(self, seconds: float) -> bool:
         if seconds <= _NAP:

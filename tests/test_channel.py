@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pystream_core import Bell, Channel, ChannelClosed, _channel
+from pystream_core import Bell, Channel, ChannelClosed, Mailbox
 from pystream_core._channel import LARGEST, LARGEST_LOT, WINDOW_NS, Baton
 from pystream_core.testing import in_thread
 
@@ -492,7 +492,7 @@ def test_a_late_release_does_not_pass_for_the_holders(monkeypatch: pytest.Monkey
         baton.close()
 
     assert baton.acquire()
-    monkeypatch.setattr(_channel, "post", slow)
+    monkeypatch.setattr(Mailbox, "post", slow)
     baton.release()
     assert baton.mine()
     assert baton.wait_free(0.01) is False

@@ -17,6 +17,7 @@ import pystream_core
 from pystream_core import SKIP, Observer, Pipeline
 from pystream_core._ledger import Ledger
 from pystream_core.testing import PATIENCE, Recorder, broken_law, in_thread
+from pystream_core.testing._waiting import in_logging
 
 CORE = Path(pystream_core.__file__).parent
 MODULES = {str(CORE / f"{name}.py") for name in ("_serial", "_chain", "_call", "_executor")}
@@ -31,7 +32,7 @@ QUIET = {
     "self._steps = None",
     "self._chain.position = 0",
     "turn.owner = None",
-    "post(turn.tokens, None)",
+    "turn.tokens.post(None)",
     "give(None)",
     "if turn.closed or turn.tokens.sleepers:",
     "if turn.closed or sleepers:",
@@ -125,6 +126,100 @@ def test_every_item_has_a_bin_wherever_ctrl_c_comes(
     pipeline.cleanup()
 
 
+class AtCall:
+    """Raises KeyboardInterrupt at the beginning of a call of ours, counted from 0.
+
+    Attributes:
+        where: of that, once it has come.
+    """
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event != "call" or self.where or "pystream" not in frame.f_code.co_filename:
+            return
+        self._left -= 1
+        if self._left < 0:
+            self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            raise KeyboardInterrupt
+
+
+def interrupted_at(at: int, call: Callable[[], object]) -> str:
+    """Call it with Ctrl-C at that beginning; where that was, or "" when there was none."""
+    interrupt = AtCall(at)
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return interrupt.where
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("overflow", ["block", "drop_newest", "drop_oldest"])
+def test_ctrl_c_in_forward_leaves_the_workers_at_work(
+    overflow: Any, workers: int, pipelines: Callable[..., Pipeline], caplog: Any
+) -> None:
+    """Who is woken for an item is woken in any case, and every item has its bin in the end."""
+    at = 0
+    while True:
+        pipeline = pipelines()
+        for _ in range(2):
+            pipeline.add(same, workers=workers, overflow=overflow, capacity=4)
+        pipeline.parallelize().start()
+        assert pipeline.forward(0)
+        pipeline.drain(PATIENCE)  # all sleep
+        where = interrupted_at(at, lambda: pipeline.forward(1))  # noqa: B023
+        assert pipeline.forward(2), where
+        pipeline.drain(PATIENCE)
+        if overflow == "block":
+            assert pipeline.statistics().in_flight == 0, where
+        pipeline.cleanup()
+        statistics = pipeline.statistics()
+        assert broken_law(statistics) == [], where
+        assert statistics.in_flight == 0, where
+        assert set(statistics.dropped) <= {"interrupted"}, where
+        assert statistics.completed >= 2
+        if not where:
+            break
+        at += 1
+    assert at > 10
+    assert "does not add up" not in caplog.text
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_in_a_reader_loses_no_result_in_silence(
+    workers: int, pipelines: Callable[..., Pipeline]
+) -> None:
+    """He comes back and gets every one, in order, and the end; or the rest counts as dropped."""
+    at = 0
+    while True:
+        pipeline = pipelines()
+        for _ in range(2):
+            pipeline.add(same, workers=workers)
+        pipeline.parallelize()
+        stream = pipeline.stream(range(40))
+        found = [next(stream)]
+        where = interrupted_at(at, lambda: found.extend(stream))  # noqa: B023
+        in_thread(lambda: found.extend(stream)).wait()  # noqa: B023
+        pipeline.cleanup()
+        statistics = pipeline.statistics()
+        assert broken_law(statistics) == [], where
+        assert found == list(range(statistics.completed)), where
+        assert statistics.completed + sum(statistics.dropped.values()) == 40, where
+        if not where:
+            break
+        at += 1
+    assert at > 30
+
+
 def test_a_stream_whose_end_was_interrupted_is_closed(pipelines: Callable[..., Pipeline]) -> None:
     """Ctrl-C as its claim was to be given back does not keep the next one out."""
     pipeline = pipelines()
@@ -177,8 +272,8 @@ def test_the_turn_comes_back_wherever_a_signal_comes(
     rng = random.Random(7)
     armed = False
 
-    def ring(*_: object) -> None:
-        if armed:
+    def ring(_: int, frame: FrameType | None) -> None:
+        if armed and not in_logging(frame):
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, ring)

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import select
 import signal
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty
 from time import monotonic, sleep
+from types import FrameType
 from typing import Any
 
 import pytest
 from pystream_threads._mark import Mark
 
-from pystream_core import Channel, Mailbox, Observer, Pipeline, Retry, Ticker, _mailbox
+from pystream_core import (
+    Bell,
+    Channel,
+    ChannelClosed,
+    Mailbox,
+    Observer,
+    Pipeline,
+    PipelineTerminated,
+    Retry,
+    Ticker,
+    _mailbox,
+)
 from pystream_core._channel import Baton
 from pystream_core._executor import Reply
-from pystream_core._mailbox import post
+from pystream_core._observer import Recorder
 from pystream_core._output import Output
-from pystream_core.testing import frantic_switching, in_thread, side_by_side, wait_until
+from pystream_core.testing import PATIENCE, frantic_switching, in_thread, side_by_side, wait_until
 
 LONG = 60.0  # seconds; whoever waits so long has failed
 SHORT = 0.08
@@ -44,7 +60,7 @@ def test_values_come_out_in_the_order_in_which_they_were_put_in() -> None:
     """Whichever way they go in and out."""
     mailbox: Mailbox[int] = Mailbox()
     mailbox.put(1)
-    post(mailbox, 2)
+    mailbox.post(2)
     mailbox.put_nowait(3)
     mailbox.put(4)
     assert [mailbox.get(), mailbox.get_within(0), mailbox.get_within(1), mailbox.get_nowait()] == [
@@ -77,10 +93,11 @@ def test_a_wait_lasts_as_long_as_it_is_to(monkeypatch: pytest.MonkeyPatch) -> No
     assert not mailbox.sleepers
 
 
-def test_a_wait_may_be_longer_than_any_lock_can_wait() -> None:
+@pytest.mark.parametrize("seconds", [float("inf"), 10**400])
+def test_a_wait_may_be_longer_than_any_lock_can_wait(seconds: float) -> None:
     """And ends with the value."""
     mailbox: Mailbox[int] = Mailbox()
-    waiting = in_thread(lambda: mailbox.get_within(float("inf")))
+    waiting = in_thread(lambda: mailbox.get_within(seconds))
     assert wait_until(lambda: mailbox.sleepers)
     mailbox.put(7)
     assert waiting.wait().value == 7
@@ -111,7 +128,7 @@ def test_a_value_that_nobody_was_woken_for_is_found(monkeypatch: pytest.MonkeyPa
     mailbox: Mailbox[int] = Mailbox()
     waiting = in_thread(lambda: mailbox.get_within(LONG))
     assert wait_until(lambda: mailbox.sleepers)
-    post(mailbox, 7)
+    mailbox.post(7)
     assert waiting.wait().value == 7
 
 
@@ -223,6 +240,141 @@ def test_a_serial_pipeline_wakes_who_waits_for_his_turn_with_a_timeout(
     leave.set()
     assert holder.wait().error is None
     assert other.wait().error is None
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def ctrl_c_in(function: Any) -> Iterator[None]:
+    """Ctrl-C comes at the beginning of whatever function of Python's this one calls next."""
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        caller = frame.f_back
+        if event == "call" and caller is not None and caller.f_code is function.__code__:
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+
+
+def test_ctrl_c_as_a_receiver_is_woken_does_not_leave_it_asleep() -> None:
+    """Nobody would wake it again: it is no longer said to be parked."""
+    channel: Channel[int] = Channel(4)
+    waiting = in_thread(channel.receive)
+    assert wait_until(lambda: channel.parked)
+    assert channel.reserve(0)
+    with ctrl_c_in(Channel.wake):
+        channel.send(1)
+    assert waiting.wait().value == 1
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="select.poll is not there")
+def test_ctrl_c_as_a_bell_is_rung_does_not_keep_it_silent() -> None:
+    """The same for who waits in a poll. It may be rung however often, and is held by that."""
+    bell = Bell()
+    poll = select.poll()
+    poll.register(bell, select.POLLIN)
+    channel: Channel[int] = Channel(4, ring=bell.ringer())
+    channel.parked = True
+    with ctrl_c_in(Channel.wake):
+        channel.post("mark")
+    assert poll.poll(0)
+    ring, known = bell.ringer(), weakref.ref(bell)
+    del bell
+    for _ in range(70_000):  # more than a pipe holds
+        ring()
+    assert poll.poll(0)
+    del channel, ring
+    assert known() is None
+
+
+def test_ctrl_c_as_the_collector_is_woken_does_not_leave_it_asleep(
+    pipelines: Callable[..., Pipeline],
+) -> None:
+    """Observers would hear nothing more."""
+    seen: list[int] = []
+
+    class Seeing(Observer):
+        def collect(self, spans: Any, items: Any) -> None:
+            seen.extend(item[0] for item in items)
+
+    pipeline = pipelines(observers=[Seeing()])
+    pipeline.add(lambda item: item)
+    pipeline.serialize().start()
+    pipeline.forward(0)
+    session: Any = pipeline._session
+    assert wait_until(lambda: seen == [0] and session.run.recorder.asleep)
+    with ctrl_c_in(Recorder.wake):
+        pipeline.forward(1)
+    assert wait_until(lambda: seen == [0, 1])
+
+
+@pytest.mark.parametrize("how", ["ends", "fails", "is cut"])
+def test_ctrl_c_as_a_stream_ends_does_not_keep_its_reader(
+    how: str, pipelines: Callable[..., Pipeline]
+) -> None:
+    """He comes back, and is told the end."""
+    pipeline = pipelines()
+    pipeline.add(lambda item: item)
+    pipeline.parallelize()
+
+    def source() -> Iterator[int]:
+        yield 1
+        if how == "fails":
+            raise OSError("the camera")
+
+    stream = pipeline.stream(source())
+    assert next(stream) == 1
+    fed: Any = stream._fed  # type: ignore[attr-defined]
+    fed.feeder.thread.join(PATIENCE)
+    if how == "is cut":
+        pipeline.abort()
+    with ctrl_c_in(type(fed)._end):
+        next(stream)
+    again = in_thread(lambda: list(stream)).wait()
+    if how == "ends":
+        assert again.value == []
+    else:
+        assert isinstance(again.error, OSError if how == "fails" else PipelineTerminated)
+
+
+def test_ctrl_c_as_a_closed_baton_is_handed_on_does_not_keep_the_others() -> None:
+    """Each of those who wait is sent away."""
+    baton = Baton()
+    assert baton.acquire()
+    baton.close()
+    with ctrl_c_in(Baton.acquire), pytest.raises(ChannelClosed):
+        baton.acquire()
+    assert isinstance(in_thread(baton.acquire).wait().error, ChannelClosed)
+    assert baton.mine()
+
+
+def test_who_finds_the_turn_closed_wakes_the_next_who_waits(
+    pipelines: Callable[..., Pipeline],
+) -> None:
+    """The short way of ``forward`` does as the long one."""
+    pipeline = pipelines()
+    pipeline.add(lambda item: item)
+    pipeline.serialize().start()
+    session: Any = pipeline._session
+    push, turn = session.executor.pusher(), session.executor._turn
+    assert push(0)
+    turn.close()
+    lock = threading.Lock()
+    lock.acquire()
+    turn.tokens.get()  # that of the turn; the closing one is left
+    turn.tokens.sleepers.append(lock)
+    assert push(1) is None
+    assert not lock.locked()
+    assert not turn.tokens.sleepers
+    turn.tokens.put(None)
 
 
 # -- a signal ------------------------------------------------------------------------------

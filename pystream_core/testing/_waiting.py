@@ -30,6 +30,16 @@ def wait_until(condition: Callable[[], object], timeout: float = PATIENCE) -> bo
     return True
 
 
+def in_logging(frame: types.FrameType | None) -> bool:
+    """Whether a signal came amid a log record, by the frame that its handler gets. What is raised
+    there may leave the lock of a log's handler taken for ever (``logging`` before Python 3.13)."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "logging":
+            return True
+        frame = frame.f_back
+    return False
+
+
 @types.coroutine
 def next_turn() -> Generator[None, None, None]:
     """Awaited in a coroutine: whatever else the event loop has to do now goes first."""

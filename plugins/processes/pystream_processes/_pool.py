@@ -423,8 +423,14 @@ class Pool:
 
     def _lend(self, segment: Segment, index: int) -> Lease:
         exporter = segment.map.exporter(index * segment.block_size, segment.block_size)
-        key, come_back = (segment.number, index), self._returned.put
-        segment.lent[index] = weakref.ref(exporter, lambda _: come_back(key))
+        key, returned = (segment.number, index), self._returned
+
+        def come_back(_: object) -> None:
+            returned.post(key)
+            if returned.sleepers:
+                returned.wake()
+
+        segment.lent[index] = weakref.ref(exporter, come_back)
         return Lease(segment, index, exporter)
 
     def _drop_free(self) -> None:

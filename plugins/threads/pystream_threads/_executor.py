@@ -103,7 +103,8 @@ class ThreadsExecutor(Executor):
         workers: list[tuple[Worker, int]] = []
         for group in groups(run.plan):
             bell = Bell.take() if len(group) > 1 else None
-            lanes = [Lane(run, segment, None if bell is None else bell.ring) for segment in group]
+            ring = None if bell is None else bell.ringer()
+            lanes = [Lane(run, segment, ring) for segment in group]
             self._lanes += lanes
             made = [self._make_worker(lane, n) for lane in lanes for n in range(lane.size)]
             if bell is not None:
@@ -214,7 +215,11 @@ class ThreadsExecutor(Executor):
                 raise self._run.refusal()
             if not self._run.accept(envelope):
                 return False
-            lane.put(envelope)
+            try:
+                lane.put(envelope)
+            except BaseException:  # Ctrl-C: nobody knows how far it has come
+                self._run.interrupted = True
+                raise
         return True
 
     def _send_when_there_is_room(
@@ -246,9 +251,13 @@ class ThreadsExecutor(Executor):
                     return None
                 channel.room = lot
             accepted = self._run.accept(envelope)
-            if accepted:
+            if (
+                accepted
+            ):  # no call of ours until it is in, since Ctrl-C comes at the beginning of one
                 channel.room -= 1
-                channel.send(envelope)
+                channel.items.append(envelope)
+                if channel.parked:
+                    channel.wake()
             if channel.room and self._waiting:
                 channel.call()
             return accepted
