@@ -264,6 +264,15 @@ class Channel(Generic[T]):
             else:
                 self._wakeups.get_within(deadline - monotonic())
 
+    def wait(self) -> None:
+        """Wait until there is something to receive."""
+        while True:
+            self.parked = True
+            if self.items:
+                self.parked = False
+                return
+            self._wakeups.get()
+
     def release(self, count: int = 1) -> None:
         """Give credits back: so many items have been handed on or have ended. Never blocks."""
         if self._debt:
@@ -304,12 +313,13 @@ class Channel(Generic[T]):
                 self._ready = max(self._ready, ready)
         target = min(each * self._workers + self._spare + self._ready, self._bound * 2)
         change = target - self._bound
-        self._bound = target
         if change > 0:
             forgiven = min(change, self._debt)
             self._debt -= forgiven
+            self._bound += forgiven
             self._give_out(change - forgiven)
-        elif change < 0:
+        elif change < 0:  # Ctrl-C leaves rather too many credits than too few
+            self._bound = target
             self._debt += -change - self._take_back(-change)
         return 1 if target <= _SMALL * self._workers else _SELDOM
 
@@ -336,9 +346,14 @@ class Channel(Generic[T]):
         return left
 
     def _give_out(self, count: int) -> None:
-        """In lots, so that those not yet with the sender can be taken back."""
+        """In lots, so that those not yet with the sender can be taken back. Each is given when it
+        counts, whenever Ctrl-C comes."""
         for begin in range(0, count, LARGEST_LOT):
-            self._credits.put(min(count - begin, LARGEST_LOT))
+            lot = min(count - begin, LARGEST_LOT)
+            self._bound += lot
+            self._credits.post(lot)
+            if self._credits.sleepers:
+                self._credits.wake()
 
     def _take_back(self, wanted: int) -> int:
         left = wanted

@@ -24,6 +24,7 @@ Out = TypeVar("Out", covariant=True)
 _FORGOTTEN = 0.5  # seconds that letting a stream go waits at most
 _UNDER_WAY = 0.4  # seconds of them for the calls under way
 _PROMPT = 0.05  # seconds that a closing reader waits for the feeder to see it
+_NOTHING: Any = object()
 
 
 class FedResults:
@@ -62,6 +63,7 @@ class FedResults:
         self._on_end = on_end
         self._ended = False
         self._cut = False
+        self._last: StreamEnd | None = None  # what its source has ended with
         self._stream = Stream(run.ledger.admitted)
         output.stream = self._stream
         self.feeder = Feeder(source, executor, self._stream, origin=origin)
@@ -81,27 +83,32 @@ class FedResults:
         self._stream.end_again()
         if self._cut:
             channel.post(CUT)
-        take, receive, release = channel.items.popleft, channel.receive, channel.release
+        items, wait, release = channel.items, channel.wait, channel.release
         spare = self._run.spares.append if self._run.linear else None
         opens = self._run.handles
-        hand: list[Any] = []
+        value: Any = _NOTHING
         owed = lot = 0  # credits not given back yet, and how many they may become
         began = 0  # when the first of the results that are timed together was taken
         left = timed = 1  # results until the clock is read; what it was when they began
         found: Any = None
         try:
+            if self._last is not None and not self._ended:
+                self._end(self._last)
             while True:
                 if self._ended:
                     break
+                # Taken, and given to the reader, without a call: Ctrl-C comes at the ends of those.
                 try:
-                    found = take()
+                    found = items[0]
+                    del items[0]
                 except IndexError:
                     if owed:
                         release(owed)
                         left -= owed
                         owed = 0
                     began = 0  # waiting for a result is no work
-                    found = receive()
+                    wait()
+                    continue
                 if type(found) is not Envelope:
                     self._end(found)
                     break
@@ -115,20 +122,20 @@ class FedResults:
                     owed = 0
                 if opens:
                     found.value = self._value_of(found)
-                hand.append(found.value)
+                value = found.value
                 if spare is not None:
                     found.value, found.sub = None, 0
                     spare(found)
                 found = None
-                yield hand.pop()  # which leaves it to the reader alone
+                yield (value, value := _NOTHING)[0]  # which leaves it to the reader alone
                 if left <= 0:
                     left = channel.resize((perf_counter_ns() - began) // (timed - left))
                     lot = channel.lot
                     began = 0
         except BaseException:
             # Ctrl-C may have come, and the reader come back: what he has not got is put back.
-            if hand:
-                found = Envelope(hand.pop())
+            if value is not _NOTHING:
+                found = Envelope(value)
             if type(found) is Envelope and not self._ended:
                 channel.items.appendleft(found)
                 owed = max(owed - 1, 0)
@@ -154,6 +161,8 @@ class FedResults:
         """Raises what the reader is to be told."""
         if found is CUT:
             self._stream.channel.post(CUT)
+        else:
+            self._last = found
         self._finish()
         if found.error is not None:
             raise found.error
@@ -218,12 +227,12 @@ class FedResults:
         sweep_stream(self._stream, self._run)
 
     def _finish(self) -> None:
-        self._ended = True
         self._output.stream = None
         sweep_stream(self._stream, self._run)
         if self._stream.left or not (self._cut or self._run.halted):
             self._on_end(self)
         # else a worker may be about to send its last result: forfeit() sweeps again
+        self._ended = True  # now: Ctrl-C may have come, and it is done again
 
 
 def close_unless_running(steps: Any) -> bool:

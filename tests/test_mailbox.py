@@ -316,11 +316,12 @@ def test_ctrl_c_as_the_collector_is_woken_does_not_leave_it_asleep(
     assert wait_until(lambda: seen == [0, 1])
 
 
+@pytest.mark.parametrize("where", ["_end", "_finish"])
 @pytest.mark.parametrize("how", ["ends", "fails", "is cut"])
 def test_ctrl_c_as_a_stream_ends_does_not_keep_its_reader(
-    how: str, pipelines: Callable[..., Pipeline]
+    how: str, where: str, pipelines: Callable[..., Pipeline]
 ) -> None:
-    """He comes back, and is told the end."""
+    """He comes back, and is told the end; then the next one may read."""
     pipeline = pipelines()
     pipeline.add(lambda item: item)
     pipeline.parallelize()
@@ -336,13 +337,16 @@ def test_ctrl_c_as_a_stream_ends_does_not_keep_its_reader(
     fed.feeder.thread.join(PATIENCE)
     if how == "is cut":
         pipeline.abort()
-    with ctrl_c_in(type(fed)._end):
+    with ctrl_c_in(getattr(type(fed), where)):
         next(stream)
     again = in_thread(lambda: list(stream)).wait()
     if how == "ends":
         assert again.value == []
+        assert list(pipeline.stream([2])) == [2]
     else:
         assert isinstance(again.error, OSError if how == "fails" else PipelineTerminated)
+    if how == "fails":
+        assert list(pipeline.stream([2])) == [2]
 
 
 def test_ctrl_c_as_a_closed_baton_is_handed_on_does_not_keep_the_others() -> None:

@@ -115,7 +115,7 @@ class Child:
         self._item: tuple[Any, Any] | None = None  # an array in shared memory, and its kind
         self._start = 0  # when the stage began with what it is at
         self._forked = False
-        self._masks: dict[int, set[int]] = {}  # of threads that are about to fork
+        self._masks: dict[int, list[set[int]]] = {}  # of threads that are about to fork
         os.register_at_fork(
             before=self._hold_signals,
             after_in_parent=self._let_signals_come,
@@ -133,10 +133,11 @@ class Child:
     def _hold_signals(self) -> None:
         """What is sent to a child that the stage forks comes when it can do what it does there, not
         before (multiprocessing ends a daemon so, perhaps at once)."""
-        self._masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_PROGRAM)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_PROGRAM)
+        self._masks.setdefault(get_ident(), []).append(mask)  # a destructor in between may fork
 
     def _let_signals_come(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(get_ident()))
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks[get_ident()].pop())
 
     def _leave_to_the_parent(self) -> None:
         """In a child that the stage has forked: the socket is not its own, nor is what another
@@ -399,17 +400,31 @@ def _descriptors(beside: Sequence[tuple[int, int, bytes]]) -> list[int]:
 def _end_as_a_program() -> None:
     """What the interpreter does at its end, and ``os._exit`` does not: it waits for threads that
     are no daemons and for what is still to do in pools of threads, calls what ``atexit`` knows
-    (which ends the daemons of multiprocessing), and writes what the buffers of open files hold."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    files = [each for each in gc.get_objects() if issubclass(type(each), _IOBase)]
-    files.sort(key=lambda each: not isinstance(each, io.TextIOBase))  # these write to the others
-    for each in files:
-        try:
-            if not each.closed:
-                each.flush()
-        except Exception:
-            logging.getLogger("PyStream").exception("a file that a stage has left open")
+    (which ends the daemons of multiprocessing), and finishes files that are still open."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+    finally:
+        atexit._run_exitfuncs()
+        gc.unfreeze()
+        files = [each for each in gc.get_objects() if issubclass(type(each), _IOBase)]
+        for each in sorted(files, key=_depth):
+            try:
+                if each.closed:
+                    continue
+                if _depth(each) == 1:
+                    each.close()
+                else:
+                    each.flush()
+            except Exception:
+                logging.getLogger("PyStream").exception("a file that a stage has left open")
+
+
+def _depth(file: Any) -> int:
+    """How far it is from what is written to it to the system: 0 for text; 1 for what compresses
+    and the like, which has something to write at its end."""
+    if isinstance(file, io.TextIOBase):
+        return 0
+    return 1 if isinstance(file, io.BufferedIOBase) and type(file).__module__ != "_io" else 2
 
 
 def _kind(stage: Any) -> str:

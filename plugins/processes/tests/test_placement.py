@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import functools
 import gc
+import importlib
 import logging
 import multiprocessing
 import os
@@ -1075,17 +1076,22 @@ def test_a_process_ends_as_a_program_does(pipelines: Make, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("held_by", ["cycle", "global"])
-@pytest.mark.parametrize("mode", ["w", "wb"])
+@pytest.mark.parametrize("mode", ["w", "wb", "gzip", "bz2"])
 def test_a_file_that_outlives_its_stage_is_written(
     held_by: str, mode: str, pipelines: Make, tmp_path: Path
 ) -> None:
     """Since something else holds it when the process ends."""
 
     def work(item: Any) -> Any:
-        file = (tmp_path / "open").open(mode)
-        file.write("written" if mode == "w" else b"written")
+        file: Any
+        if mode in ("w", "wb"):
+            file = (tmp_path / "open").open(mode)
+        else:
+            file = importlib.import_module(mode).open(tmp_path / "open", "wt")
+        file.write("written" if mode != "wb" else b"written")
         if held_by == "global":
             threading.held = file  # type: ignore[attr-defined]
+            gc.freeze()
         else:
             cycle = [file]
             cycle.append(cycle)  # type: ignore[arg-type]
@@ -1093,7 +1099,11 @@ def test_a_file_that_outlives_its_stage_is_written(
 
     with one(pipelines, work).parallelize() as pipeline:
         assert list(pipeline.stream([0])) != [os.getpid()]
-    assert (tmp_path / "open").read_text() == "written"
+    if mode in ("w", "wb"):
+        assert (tmp_path / "open").read_text() == "written"
+    else:
+        with importlib.import_module(mode).open(tmp_path / "open", "rt") as file:
+            assert file.read() == "written"
 
 
 @pytest.mark.parametrize("how", ["thread", "pool"])

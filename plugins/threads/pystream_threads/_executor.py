@@ -213,11 +213,11 @@ class ThreadsExecutor(Executor):
         with self._front:
             if self._shut:
                 raise self._run.refusal()
-            if not self._run.accept(envelope):
-                return False
             try:
+                if not self._run.accept(envelope):
+                    return False
                 lane.put(envelope)
-            except BaseException:  # Ctrl-C: nobody knows how far it has come
+            except BaseException:  # Ctrl-C, perhaps: nobody knows how far it has come
                 self._run.interrupted = True
                 raise
         return True
@@ -250,14 +250,16 @@ class ThreadsExecutor(Executor):
                 if lot is None:
                     return None
                 channel.room = lot
-            accepted = self._run.accept(envelope)
-            if (
-                accepted
-            ):  # no call of ours until it is in, since Ctrl-C comes at the beginning of one
-                channel.room -= 1
-                channel.items.append(envelope)
-                if channel.parked:
-                    channel.wake()
+            try:
+                accepted = self._run.accept(envelope)
+                if accepted:  # no call of ours until it is in: Ctrl-C comes at the beginning of one
+                    channel.room -= 1
+                    channel.items.append(envelope)
+                    if channel.parked:
+                        channel.wake()
+            except BaseException:
+                self._run.interrupted = True
+                raise
             if channel.room and self._waiting:
                 channel.call()
             return accepted
