@@ -56,9 +56,9 @@ class Channel(Generic[T]):
 
     Who touches what: ``room`` belongs to the sender, who holds a lock where there are several;
     ``reserve``, ``send`` and ``evict`` are called by one sender at a time, ``ask`` by any
-    number; ``receive`` by one receiver at a time; ``release`` and ``resize`` by one worker at a
-    time (the one that hands on). ``post`` and ``close`` may be called by anyone at any time,
-    they only post.
+    number; ``receive`` and ``wait`` by one receiver at a time, who alone takes from the front but
+    for ``evict``; ``release`` and ``resize`` by one worker at a time (the one that hands on).
+    ``post`` and ``close`` may be called by anyone at any time, they only post.
 
     Why no wake-up is missed: a receiver sets ``parked`` before it looks into the deque once
     more, a sender looks at ``parked`` after its ``append``. Both touch the deque in between,
@@ -341,8 +341,12 @@ class Channel(Generic[T]):
         """Take out everything that is left. For the closer, when senders and receivers are
         gone."""
         left = []
-        while (item := self.evict()) is not None:
-            left.append(item)
+        while True:  # from the end: a reader may be about to take the first
+            try:
+                left.append(self.items.pop())
+            except IndexError:
+                break
+        left.reverse()
         return left
 
     def _give_out(self, count: int) -> None:

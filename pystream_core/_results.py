@@ -98,10 +98,12 @@ class FedResults:
                 if self._ended:
                     break
                 # Taken, and given to the reader, without a call: Ctrl-C comes at the ends of those.
+                # (A closer takes from the other end; what he has taken is not there to be deleted.)
                 try:
                     found = items[0]
                     del items[0]
                 except IndexError:
+                    found = None
                     if owed:
                         release(owed)
                         left -= owed
