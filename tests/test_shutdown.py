@@ -1394,11 +1394,12 @@ def leaves_nothing(mode: str, cycles: int) -> None:
             cycle(mode)
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
+        largest = tracemalloc.take_snapshot().statistics("lineno")[:5]
     finally:
         tracemalloc.stop()
     assert set(threading.enumerate()) <= threads
     assert open_descriptors() <= descriptors
-    assert grown < 5_000_000 * max(cycles, 100) / 1000
+    assert grown < 5_000_000 * max(cycles, 100) / 1000, largest
     assert len([one for one in session_module._live if one.started]) == 0
 
 
