@@ -44,14 +44,11 @@ class Bell:
 
     def ring(self) -> None:
         """Wake who waits, now or later. Never blocks."""
-        try:
-            os.write(self._write, b"!")
-        except BlockingIOError:  # it is ringing
-            pass
+        self._file.write(b"!")  # does nothing while it is ringing
 
     def ringer(self) -> Callable[[], object]:
         """What rings it by one call of C, which Ctrl-C does not come before. It holds the bell."""
-        ringer = functools.partial(self._file.write, b"!")  # does nothing while it is ringing
+        ringer = functools.partial(self._file.write, b"!")
         ringer.bell = self  # type: ignore[attr-defined]
         return ringer
 

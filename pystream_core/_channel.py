@@ -265,7 +265,7 @@ class Channel(Generic[T]):
                 self._wakeups.get_within(deadline - monotonic())
 
     def wait(self) -> None:
-        """Wait until there is something to receive."""
+        """Blocks until there is something to receive; ``close`` puts something there."""
         while True:
             self.parked = True
             if self.items:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import pystream_core
-from pystream_core import SKIP, Observer, Pipeline
+from pystream_core import SKIP, Envelope, Observer, Pipeline, PipelineTerminated
 from pystream_core._ledger import Ledger
 from pystream_core.testing import PATIENCE, Recorder, broken_law, in_thread
 from pystream_core.testing._waiting import in_logging
@@ -191,6 +191,19 @@ def test_ctrl_c_in_forward_leaves_the_workers_at_work(
         at += 1
     assert at > 10
     assert "does not add up" not in caplog.text
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest"])
+def test_what_is_refused_is_no_interrupt(overflow: Any, pipelines: Callable[..., Pipeline]) -> None:
+    """The ledger is not mended for that: it would hide a fault of ours."""
+    pipeline = pipelines()
+    pipeline.add(same, overflow=overflow)
+    pipeline.parallelize().start()
+    pipeline.abort()
+    session: Any = pipeline._session
+    with pytest.raises(PipelineTerminated):
+        session.executor.admit(Envelope(1), None)
+    assert not session.run.interrupted
 
 
 @pytest.mark.timeout(60)

@@ -205,6 +205,14 @@ class ThreadsExecutor(Executor):
     # -- items -------------------------------------------------------------------------
 
     def admit(self, envelope: Envelope, timeout: float | None) -> bool:
+        try:
+            return self._admit(envelope, timeout)
+        except BaseException:
+            if envelope.seq >= 0:  # Ctrl-C, after it was numbered: nobody knows how far it has come
+                self._run.interrupted = True
+            raise
+
+    def _admit(self, envelope: Envelope, timeout: float | None) -> bool:
         if not self._lanes:
             return self._pass_on(envelope)
         lane = self._lanes[0]
@@ -213,13 +221,9 @@ class ThreadsExecutor(Executor):
         with self._front:
             if self._shut:
                 raise self._run.refusal()
-            try:
-                if not self._run.accept(envelope):
-                    return False
-                lane.put(envelope)
-            except BaseException:  # Ctrl-C, perhaps: nobody knows how far it has come
-                self._run.interrupted = True
-                raise
+            if not self._run.accept(envelope):
+                return False
+            lane.put(envelope)
         return True
 
     def _send_when_there_is_room(
@@ -250,16 +254,12 @@ class ThreadsExecutor(Executor):
                 if lot is None:
                     return None
                 channel.room = lot
-            try:
-                accepted = self._run.accept(envelope)
-                if accepted:  # no call of ours until it is in: Ctrl-C comes at the beginning of one
-                    channel.room -= 1
-                    channel.items.append(envelope)
-                    if channel.parked:
-                        channel.wake()
-            except BaseException:
-                self._run.interrupted = True
-                raise
+            accepted = self._run.accept(envelope)
+            if accepted:  # no call of ours until it is in: Ctrl-C comes at the beginning of one
+                channel.room -= 1
+                channel.items.append(envelope)
+                if channel.parked:
+                    channel.wake()
             if channel.room and self._waiting:
                 channel.call()
             return accepted
