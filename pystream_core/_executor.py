@@ -145,10 +145,7 @@ class Reply:
     def wait_answer(self, timeout: float | None) -> bool:
         """Wait for the next answer of any kind, at most ``timeout`` seconds; whether it came."""
         try:
-            if timeout is None:
-                self._answers.get()
-            else:
-                self._answers.get_within(timeout)
+            self._answers.get_within(timeout)
         except Empty:
             return False
         return True

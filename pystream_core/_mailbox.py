@@ -58,12 +58,15 @@ class Mailbox(SimpleQueue[T]):
 
     put_nowait = put
 
-    def get_within(self, seconds: float) -> T:
-        """Take the next value; blocks until there is one, at most so many seconds.
+    def get_within(self, seconds: float | None) -> T:
+        """Take the next value; blocks until there is one, at most so many seconds (None: as long as
+        it takes).
 
         Raises:
             Empty: there was none in that time.
         """
+        if seconds is None:
+            return self.get()
         until: float | None = None
         while True:
             try:

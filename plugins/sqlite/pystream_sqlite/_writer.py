@@ -107,8 +107,7 @@ class Writer:
         """What the thread does."""
         while True:
             try:
-                due = self._until_due()
-                message = self.mailbox.get() if due is None else self.mailbox.get_within(due)
+                message = self.mailbox.get_within(self._until_due())
                 while isinstance(message, Recording):
                     # All that is there: the larger a transaction, the less each record costs.
                     self._gather(message)

@@ -29,8 +29,6 @@ class Mark:
     def wait(self, timeout: float | None) -> bool:
         """Wait until it is through, at most ``timeout`` seconds."""
         try:
-            if timeout is None:
-                return self._arrived.get()
             return self._arrived.get_within(timeout)
         except Empty:
             return False
