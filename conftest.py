@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,14 @@ def pytest_collection_finish() -> None:
     those in tests are quick and look at what tests make."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[None]:
+    """Let the timer of a test that is over go, which its item would keep to the end of the run."""
+    result = yield
+    vars(item).pop("cancel_timeout", None)
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -1382,11 +1382,8 @@ def cycle(mode: str) -> None:
     pipeline.cleanup()
 
 
-def leaves_nothing(mode: str, cycles: int) -> None:
-    for _ in range(5):
-        cycle(mode)
-    gc.collect()
-    threads, descriptors = set(threading.enumerate()), open_descriptors()
+def growth(mode: str, cycles: int) -> tuple[int, list[tracemalloc.Statistic]]:
+    """What these cycles leave in memory, bytes, and the five places that left the most."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -1394,12 +1391,25 @@ def leaves_nothing(mode: str, cycles: int) -> None:
             cycle(mode)
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
-        largest = tracemalloc.take_snapshot().statistics("lineno")[:5]
+        return grown, tracemalloc.take_snapshot().statistics("lineno")[:5]
     finally:
         tracemalloc.stop()
+
+
+def leaves_nothing(mode: str, cycles: int) -> None:
+    """A leak comes again with the next cycles. A table of the interpreter's that has grown, like
+    that of all threads, does not, so what is too much is looked for twice."""
+    for _ in range(5):
+        cycle(mode)
+    gc.collect()
+    threads, descriptors = set(threading.enumerate()), open_descriptors()
+    most = 5_000_000 * max(cycles, 100) / 1000
+    grown, largest = growth(mode, cycles)
+    if grown >= most:
+        grown, largest = growth(mode, cycles)
     assert set(threading.enumerate()) <= threads
     assert open_descriptors() <= descriptors
-    assert grown < 5_000_000 * max(cycles, 100) / 1000, largest
+    assert grown < most, "\n".join(map(str, largest))
     assert len([one for one in session_module._live if one.started]) == 0
 
 
