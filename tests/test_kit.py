@@ -289,6 +289,37 @@ def test_the_deadline_of_a_test_does_not_end_the_report_about_it(try_suite) -> N
     assert "1 failed, 4 passed" in printed
 
 
+def test_a_test_that_is_over_keeps_no_pipeline(try_suite) -> None:
+    """The suite's objects live as long as the run; what the test made does not."""
+    printed = try_suite(
+        "executor",
+        """
+        from pystream_core._serial import SerialExecutor
+
+        class Acme(SerialExecutor):
+            pass
+        """,
+        """
+        import gc
+        from pystream_core import Pipeline
+        from pystream_core.testing import Gate, executor_suite
+
+        class TestAcme(executor_suite("acme", side_by_side=False)):
+            pass
+
+        def test_every_result_is_let_go():
+            gc.collect()
+            kept = [each for each in gc.get_objects() if isinstance(each, (Pipeline, Gate))]
+            assert kept == []
+        """,
+        "-k",
+        "every_result",
+        "-v",
+    )
+    assert "TestAcme" in printed
+    assert "test_every_result_is_let_go PASSED" in printed
+
+
 # -- switches ----------------------------------------------------------------------------
 
 LEAVES_OUT = """

@@ -33,7 +33,7 @@ class Conformance:
 
     @pytest.fixture(autouse=True)
     def _made(self) -> Iterator[None]:
-        """Clean up every pipeline of the test, and check its ledger."""
+        """Clean up every pipeline of the test, check its ledger, and let it go."""
         self.made: list[Pipeline] = []
         self.gates: list[Gate] = []
         yield
@@ -43,6 +43,8 @@ class Conformance:
             if session is not None:
                 feeders = session.run.plan.graph.feeders
                 assert broken_law(pipeline.statistics(), feeders) == []
+        self.made.clear()  # pytest keeps the suite's object to the end of the run
+        self.gates.clear()
 
     @classmethod
     def within_deadline(cls, what: str) -> Deadline:
