@@ -1133,6 +1133,7 @@ def test_a_process_waits_for_the_threads_of_its_stage(
     assert (tmp_path / "atexit").exists()
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("hang", ["thread", "atexit"])
 def test_what_runs_at_the_end_of_a_process_is_part_of_the_cleanup(
     hang: str, pipelines: Make, caplog: pytest.LogCaptureFixture
@@ -1153,7 +1154,7 @@ def test_what_runs_at_the_end_of_a_process_is_part_of_the_cleanup(
         list(pipeline.stream(["log"]))
     assert "the end" in caplog.messages
     pipeline = one(pipelines, work, name="hangs")
-    pipeline.parallelize(stuck_timeout=0.1)
+    pipeline.parallelize(drain_timeout=0.5)
     (process,) = pipeline.stream([hang])
     pipeline.cleanup()
     assert any("left behind" in line and "hangs" in line for line in caplog.messages)
