@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pystream_core import Observer, Pipeline, Stage, Statistics
+from pystream_core.testing import frantic_switching
 
 MODES = ["serial", "threads"]
 SAFETY = 10.0
@@ -23,10 +24,14 @@ class Probe(Stage[Any]):
     """Tells when it is cleaned up."""
 
     def __init__(self) -> None:
-        self.cleanups = 0
-        self.cleaned = threading.Event()
+        self.setups = self.cleanups = 0
+        self.called, self.cleaned = threading.Event(), threading.Event()
+
+    def setup(self) -> None:
+        self.setups += 1
 
     def __call__(self, item: Any) -> Any:
+        self.called.set()
         return item
 
     def cleanup(self) -> None:
@@ -42,8 +47,9 @@ def build(mode: str, *stages: Any, generator: Any = None, **options: Any) -> Pip
 
 
 def join_own_threads() -> None:
-    for thread in threading.enumerate():
-        if thread.name.startswith("pystream"):
+    """Also those that are started meanwhile."""
+    while own := [one for one in threading.enumerate() if one.name.startswith("pystream")]:
+        for thread in own:
             thread.join(SAFETY)
             assert not thread.is_alive()
 
@@ -73,11 +79,29 @@ def test_a_dropped_pipeline_with_a_running_loop_is_stopped() -> None:
     probe = Probe()
     pipeline = build("threads", probe, generator=lambda: 1)
     pipeline.start_loop(0.001)
+    assert probe.called.wait(SAFETY)
     with pytest.warns(ResourceWarning):
         del pipeline
         gc.collect()
     join_own_threads()
     assert probe.cleanups == 1
+
+
+def test_a_pipeline_dropped_while_its_loop_starts_cleans_up_what_it_set_up() -> None:
+    """G22: the loop's thread starts the pipeline, or comes too late for that."""
+    seen = set()
+    with frantic_switching():
+        for number in range(60):
+            probe = Probe()
+            pipeline = build("threads", probe, generator=lambda: 1)
+            pipeline.start_loop(0.001)
+            probe.called.wait(number % 3 * 0.001)
+            with pytest.warns(ResourceWarning):
+                del pipeline
+                gc.collect()
+            join_own_threads()
+            seen.add((probe.setups, probe.cleanups))
+    assert seen <= {(0, 0), (1, 1)}
 
 
 def test_a_dropped_pipeline_releases_its_blocked_callers() -> None:
