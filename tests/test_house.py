@@ -687,20 +687,6 @@ def test_a_wheel_holds_all_that_its_users_need(folder: str, tmp_path: Path) -> N
 NO_PLACES = {"pystream_core/testing/_observer_suite.py: /ro" + "ot/"}
 
 
-@pytest.mark.parametrize("turn", ["one", "other"])
-def test_a_test_that_is_over_keeps_no_timer(turn: str) -> None:
-    """Else a run keeps thousands of threads that have ended, and the set that `threading` has of
-    all threads grows by half a megabyte amid the measuring of some test, which takes it for a
-    leak of its own. The one that comes second sees what the first has left."""
-    gc.collect()
-    ended = [
-        each
-        for each in gc.get_objects()
-        if isinstance(each, threading.Timer) and each.finished.is_set() and not each.is_alive()
-    ]
-    assert ended == []
-
-
 def test_no_file_names_a_machine_or_a_package_registry() -> None:
     """What is published works everywhere: no absolute path of somebody's, no index of theirs."""
     words = [
@@ -720,3 +706,20 @@ def test_no_file_names_a_machine_or_a_package_registry() -> None:
             continue
         found += [f"{name}: {word}" for word in words if word in text]
     assert set(found) <= NO_PLACES
+
+
+# -- the tests -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", ["one", "other"])
+def test_a_test_that_is_over_keeps_no_timer(turn: str) -> None:
+    """Else a run keeps thousands of threads that have ended, and the set that `threading` has of
+    all threads grows by half a megabyte amid the measuring of some test, which takes it for a
+    leak of its own. The one that comes second sees what the first has left."""
+    gc.collect()
+    ended = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, threading.Timer) and each.finished.is_set() and not each.is_alive()
+    ]
+    assert ended == []
